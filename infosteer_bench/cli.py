@@ -1,0 +1,151 @@
+"""The command line. Arguments are read and checked here; every command imports what it needs when it runs.
+
+Exit codes: 0 done; 1 some cells failed (each is named with its log); 2 the user can mend it (one line, nothing
+written); 130 interrupted (state is kept; the same command goes on).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from infosteer_bench import __version__
+from infosteer_bench.errors import UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that answers a mistake with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"infosteer-bench: {' '.join(message.split())}; next: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all commands; docs are generated from it."""
+    parser = _Parser(prog="infosteer-bench", description="Fine-tune with and without InfoSteer, evaluate, compare.")
+    parser.add_argument("--version", action="version", version=f"infosteer-bench {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    run = commands.add_parser("run", help="train and evaluate a grid, then build its leaderboard; rerun to resume")
+    _add_grid_options(run)
+    run.add_argument("--dry-run", action="store_true", help="print what would be done, do nothing")
+    run.add_argument("--keep-weights", action="store_true", help="keep checkpoints after all their cells are done")
+    run.set_defaults(handler="infosteer_bench.commands.run:run_command")
+
+    train = commands.add_parser("train", help="train a grid's checkpoints only; works under `accelerate launch`")
+    _add_grid_options(train)
+    train.set_defaults(handler="infosteer_bench.commands.run:train_command")
+
+    evaluate = commands.add_parser("eval", help="evaluate any checkpoint folder, nothing trained")
+    evaluate.add_argument("--checkpoint", required=True, type=Path, metavar="PATH", help="a Hugging Face checkpoint")
+    evaluate.add_argument("--tasks", default="all", metavar="LIST", help="as for run")
+    evaluate.add_argument("--include-path", type=Path, metavar="DIR", help="folder with further lm-eval task YAMLs")
+    _add_run_options(evaluate)
+    evaluate.set_defaults(handler="infosteer_bench.commands.run:eval_command")
+
+    board = commands.add_parser("leaderboard", help="rebuild leaderboards from records alone")
+    board.add_argument("--runs", type=Path, metavar="DIR", help="a run's folder (runs/<grid>)")
+    board.add_argument("--output", type=Path, metavar="DIR", help="where the board goes; default DIR/leaderboard")
+    board.add_argument("--check", action="store_true", help="fail if any committed file differs from its records")
+    board.set_defaults(handler="infosteer_bench.commands.leaderboard:leaderboard_command")
+
+    data = commands.add_parser("data", help="fetch, verify or list the data files")
+    data.add_argument("action", choices=["fetch", "list"], help="fetch: download and verify; list: what is there")
+    data.add_argument("--data-root", type=Path, metavar="DIR", help="local copy laid out as upstream")
+    data.set_defaults(handler="infosteer_bench.commands.data:data_command")
+
+    listing = commands.add_parser("list", help="list models, methods, tasks, mixes or grids")
+    listing.add_argument("what", choices=["models", "methods", "tasks", "mixes", "grids"])
+    listing.add_argument("--include-path", type=Path, metavar="DIR", help="with tasks: further lm-eval task YAMLs")
+    listing.set_defaults(handler="infosteer_bench.commands.listing:list_command")
+    return parser
+
+
+def _add_grid_options(parser: argparse.ArgumentParser) -> None:
+    """What selects and changes a grid; the same for run and train."""
+    parser.add_argument(
+        "--grid", metavar="NAME|FILE", help="a shipped grid or a YAML file; default: paper with a CUDA GPU, else laptop"
+    )
+    parser.add_argument(
+        "--models", default="all", metavar="LIST", help="all, a family, catalog ids, ORG/NAME or folders, by comma"
+    )
+    parser.add_argument("--methods", default="all", metavar="LIST", help="all (the grid's) or names, by comma")
+    parser.add_argument("--tasks", default="all", metavar="LIST", help="all, id, ood, ood5, a type or names, by comma")
+    parser.add_argument("--seeds", type=_seeds, metavar="LIST", help="whole numbers by comma; default: the grid's")
+    _add_run_options(parser)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N items of every task")
+    parser.add_argument("--backend", choices=["auto", "hf", "vllm"], help="what answers; auto: vllm on a CUDA GPU")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="local data instead of upstream")
+    parser.add_argument("--model-root", type=Path, metavar="DIR", help="local models, laid out as ORG/NAME")
+    parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting of the grid"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print problems and the result only")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) != len(parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of distinct whole numbers such as 0,1,2")
+    return tuple(int(part) for part in parts)
+
+
+def _quiet_libraries() -> None:
+    """Libraries print banners and bars of their own; INFOSTEER_DEBUG=1 lets them."""
+    if os.environ.get("INFOSTEER_DEBUG") == "1":
+        return
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRL_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "error",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "LMEVAL_LOG_LEVEL": "ERROR",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:  # noqa: ARG001 - the signal module's signature
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        options = build_parser().parse_args(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    _quiet_libraries()
+    signal.signal(signal.SIGTERM, _interrupt)
+    module, _, function = options.handler.partition(":")
+    try:
+        import importlib
+
+        return int(getattr(importlib.import_module(module), function)(options))
+    except UserError as error:
+        print(f"infosteer-bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("infosteer-bench: interrupted; state is kept, the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,181 @@
+"""`run`, `train` and `eval`: build the grid from the options, plan, do, publish."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infosteer_bench.errors import UserError
+from infosteer_bench.grid import Grid, MethodArm, load_grid
+from infosteer_bench.methods import register_file, select_methods
+
+if TYPE_CHECKING:
+    from infosteer_bench.runs.inputs import Places
+    from infosteer_bench.runs.plan import Plan
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Train and evaluate what is not done yet, then build the leaderboard."""
+    grid = _grid(options)
+    run_dir = _run_dir(options, grid)
+    plan, places = _plan(grid, options)
+    if options.dry_run:
+        return _dry_run(plan, run_dir)
+    return _run(plan, run_dir, places, quiet=options.quiet, keep_weights=options.keep_weights)
+
+
+def train_command(options: argparse.Namespace) -> int:
+    """Train the grid's checkpoints in this process, or in every rank of a launcher; evaluate nothing."""
+    from infosteer_bench.runs.local import train_only
+
+    grid = _grid(options)
+    run_dir = _run_dir(options, grid)
+    plan, places = _plan(grid, options)
+    failures = train_only(plan, run_dir, places, quiet=options.quiet)
+    if os.environ.get("RANK", "0") == "0":
+        for planned in plan.checkpoints:
+            if planned.method.trains:
+                print(run_dir / "weights" / planned.key)
+    return _ended(failures)
+
+
+def eval_command(options: argparse.Namespace) -> int:
+    """Evaluate one checkpoint folder: a grid of one model and the method `base`."""
+    settings = [*options.set, f"eval.backend={options.backend}"] if options.backend else list(options.set)
+    if options.limit:
+        settings.append(f"eval.limit={options.limit}")
+    grid = load_grid("eval", overrides=settings)
+    update: dict[str, Any] = {"models": (str(options.checkpoint),), "tasks": tuple(_names(options.tasks, "tasks"))}
+    if options.include_path:
+        update["include_path"] = str(options.include_path)
+    grid = grid.model_copy(update=update)
+    run_dir = _run_dir(options, grid)
+    plan, places = _plan(grid, options)
+    return _run(plan, run_dir, places, quiet=options.quiet, keep_weights=True)
+
+
+def _grid(options: argparse.Namespace) -> Grid:
+    """The grid that the options ask for. Raises UserError."""
+    settings = list(options.set)
+    if options.limit:
+        settings.append(f"eval.limit={options.limit}")
+    if options.backend:
+        settings.append(f"eval.backend={options.backend}")
+    grid = load_grid(options.grid or _default_grid(), overrides=settings)
+    for path in grid.method_files:
+        register_file(Path(path))
+    names = select_methods(_names(options.methods, "methods"), grid_methods=[arm.name for arm in grid.methods])
+    arms = [arm for arm in grid.methods if arm.name in names]
+    arms += [MethodArm(name=name) for name in names if name not in {arm.name for arm in grid.methods}]
+    models = _names(options.models, "models")
+    return grid.model_copy(
+        update={
+            "methods": tuple(arms),
+            "models": _models(models, grid),
+            "tasks": tuple(_names(options.tasks, "tasks")) if options.tasks != "all" else grid.tasks,
+            "seeds": options.seeds or grid.seeds,
+        }
+    )
+
+
+def _models(texts: list[str], grid: Grid) -> tuple[str, ...]:
+    from infosteer_bench.models.catalog import select_models
+
+    return tuple(select_models(texts, grid_models=grid.models))
+
+
+def _names(text: str, option: str) -> list[str]:
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise UserError(f"--{option} {text!r} holds an empty name", allowed="names by comma, without blanks between")
+    return names
+
+
+def _default_grid() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        print("grid paper: a CUDA GPU was found (--grid laptop is the small one)", file=sys.stderr)
+        return "paper"
+    print("grid laptop: no CUDA GPU was found, and the paper's grid needs one", file=sys.stderr)
+    return "laptop"
+
+
+def _run_dir(options: argparse.Namespace, grid: Grid) -> Path:
+    """The folder of this run; refused before anything is looked up if it cannot be one."""
+    for path in (options.output, options.output / grid.name):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--output: {path} is a file", allowed="a folder, which may not exist yet")
+    return options.output / grid.name
+
+
+def _plan(grid: Grid, options: argparse.Namespace) -> tuple[Plan, Places]:
+    from infosteer_bench.runs.inputs import Places, resolve_inputs
+    from infosteer_bench.runs.plan import build_plan
+
+    places = Places(data_root=options.data_root, model_root=options.model_root)
+    inputs = resolve_inputs(grid, places)
+    plan = build_plan(grid, inputs)
+    if not options.quiet:
+        print(
+            f"grid {grid.name}: {len(plan.inputs.models)} models, {len(plan.checkpoints)} checkpoints, "
+            f"{plan.n_cells} cells; answers by {inputs.engine}: {inputs.engine_reason}",
+            file=sys.stderr,
+        )
+        for note in _notes(plan):
+            print(f"note: {note}", file=sys.stderr)
+    return plan, places
+
+
+def _notes(plan: Plan) -> list[str]:
+    """What a reader of the board will want to have known before."""
+    import torch
+
+    notes: list[str] = []
+    if plan.grid.needs_cuda and not torch.cuda.is_available():
+        notes.append(f"grid {plan.grid.name} is sized for CUDA GPUs; none was found")
+    mixes = {mix.name: mix for mix in plan.inputs.mixes.values()}
+    for mix in mixes.values():
+        if mix.missing:
+            notes.append(f"mix {mix.name}: no training file for {', '.join(mix.missing)}; those tasks count as OOD")
+    files = {name for mix in mixes.values() for name in mix.stand_ins}
+    files |= {file.relative for file in plan.inputs.test_files.values() if file.stand_in}
+    if files:
+        notes.append(f"stand-ins for upstream data, named in every record: {', '.join(sorted(files))}")
+    return notes
+
+
+def _dry_run(plan: Plan, run_dir: Path) -> int:
+    """Print the plan and how far it is; exit 0."""
+    from infosteer_bench.runs.local import survey
+
+    found = survey(plan, run_dir)
+    trained = sum(planned.method.trains for planned in plan.checkpoints)
+    print(f"checkpoints: {len(plan.checkpoints)} ({trained} to train, {len(found.records)} recorded)")
+    print(f"cells: {plan.n_cells} (done {found.done}, missing {found.missing}, failed {found.failed})")
+    print(f"stale cells of earlier settings: {found.stale}")
+    for problem in found.problems:
+        print(f"damaged: {problem}")
+    for planned in plan.checkpoints:
+        left = found.open_tasks[planned.key]
+        print(f"  {planned.label}: {len(planned.tasks) - len(left)}/{len(planned.tasks)} cells done")
+    return 0
+
+
+def _run(plan: Plan, run_dir: Path, places: Places, *, quiet: bool, keep_weights: bool) -> int:
+    from infosteer_bench.leaderboard.publish import publish
+    from infosteer_bench.runs.local import run
+
+    outcome = run(plan, run_dir, places, quiet=quiet, keep_weights=keep_weights)
+    board = publish(run_dir, run_dir / "leaderboard")
+    print(f"{outcome.done} of {plan.n_cells} cells done; leaderboard: {board / 'leaderboard.md'}")
+    return _ended(outcome.failures)
+
+
+def _ended(failures: tuple[str, ...] | list[str]) -> int:
+    for failure in failures:
+        print(f"infosteer-bench: failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0

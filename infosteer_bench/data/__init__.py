@@ -1,0 +1,1 @@
+"""Training and test data: where files come from, how records become text, what a mix holds."""

@@ -1,0 +1,218 @@
+"""The parts of README.md that are generated: commands, models, methods, tasks, grids, and an excerpt of a board.
+
+A generated part stands between `<!-- generated:NAME -->` and `<!-- /generated -->`.
+
+    python -m infosteer_bench.docs            writes them anew
+    python -m infosteer_bench.docs --check    exits 1 and names those that are not what the code says
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from infosteer_bench.errors import UserError
+from infosteer_bench.leaderboard.markdown import escape, table
+from infosteer_bench.records import canonical_json
+
+ROOT = Path(__file__).resolve().parents[1]
+BOARD = Path("leaderboards/smollm2-demo")
+BLOCK = re.compile(r"(<!-- generated:(?P<name>[a-z]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+EXCERPT = ("mean:id", "mean:ood", "mean:all")
+
+
+def _text_table(header: list[str], rows: list[list[str]]) -> str:
+    lines = table(header, rows)
+    lines[1] = "|" + "---|" * len(header)
+    return "\n".join(lines)
+
+
+def commands() -> str:
+    """Every command with what it does and its options, from the parser itself."""
+    from infosteer_bench.cli import build_parser
+
+    rows: list[list[str]] = []
+    for action in build_parser()._actions:
+        if not isinstance(action, argparse._SubParsersAction):
+            continue
+        for choice in action._choices_actions:
+            options = [
+                option.option_strings[-1] if option.option_strings else "|".join(map(str, option.choices or []))
+                for option in action.choices[choice.dest]._actions
+                if "--help" not in option.option_strings
+            ]
+            listed = " ".join(f"`{option.replace('|', chr(92) + '|')}`" for option in options if option)
+            rows.append([f"`{choice.dest}`", escape(choice.help or "").replace("\\`", "`"), listed])
+    return _text_table(["command", "what it does", "options"], rows)
+
+
+def models() -> str:
+    """The catalog."""
+    from infosteer_bench.models.catalog import CATALOG
+
+    rows = [
+        [
+            f"`{row.id}`",
+            escape(row.hub_id),
+            row.family,
+            f"{row.parameters / 1e9:.2f}",
+            escape(row.licence),
+            "yes" if row.gated else "no",
+            "yes" if row.paper_name else "no",
+        ]
+        for row in CATALOG.values()
+    ]
+    header = ["id", "hub", "family", "billion parameters", "licence", "needs a hub token", "in the paper"]
+    return _text_table(header, rows)
+
+
+def methods() -> str:
+    """Every method with its settings and their defaults."""
+    from infosteer_bench.methods import METHODS
+
+    rows: list[list[str]] = []
+    for name in METHODS:
+        method = METHODS.get(name)
+        defaults = method.Config().model_dump(mode="json", by_alias=True)
+        settings = [
+            f"`{key}={value if isinstance(value, str) else canonical_json(value)}`" for key, value in defaults.items()
+        ]
+        rows.append([f"`{name}`", escape(method.summary), " ".join(settings)])
+    return _text_table(["method", "what it does", "settings and defaults"], rows)
+
+
+def tasks() -> str:
+    """The tasks and the groups that average them."""
+    from infosteer_bench.tasks.catalog import GROUP_MEMBERS, read_tasks
+
+    known = read_tasks()
+    rows = [
+        [f"`{info.name}`", f"`{info.lm_eval_name}`", info.default_split, info.type, info.kind, info.data_file or ""]
+        for info in (known[name] for name in GROUP_MEMBERS["all"])
+    ]
+    groups = [f"- `{group}`: {', '.join(members)}" for group, members in GROUP_MEMBERS.items() if group != "all"]
+    listed = _text_table(["task", "lm-eval name", "split", "type", "answer", "file (LLM-Adapters)"], rows)
+    return listed + "\n\nGroups, each also a mean on the board:\n\n" + "\n".join(groups)
+
+
+def grids() -> str:
+    """The grids that ship with the package."""
+    from infosteer_bench.grid import grid_names, load_grid
+
+    loaded = [load_grid(name) for name in grid_names()]
+    rows = [
+        [
+            f"`{grid.name}`",
+            escape(grid.description),
+            escape(", ".join(grid.models)) or "the one given",
+            "all" if grid.eval.limit is None else f"first {grid.eval.limit}",
+            "all" if grid.train.max_examples is None else str(grid.train.max_examples),
+            "yes" if grid.needs_cuda else "no",
+        ]
+        for grid in loaded
+    ]
+    header = ["grid", "what it is", "models", "items per task", "training rows per mix", "needs CUDA"]
+    return _text_table(header, rows)
+
+
+def board(root: Path) -> str:
+    """An excerpt of the demonstration board: means per method, and what they are worth."""
+    import json
+
+    folder = root / BOARD
+    if not (folder / "leaderboard.csv").is_file():
+        return f"*No board is kept in `{BOARD.as_posix()}/` yet.*"
+    facts = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    with open(folder / "leaderboard.csv", encoding="utf-8", newline="") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["task"] in EXCERPT]
+    lines: list[list[str]] = []
+    for model, method, arm in dict.fromkeys((row["model"], row["method"], row["arm"]) for row in rows):
+        of_method = {
+            row["task"]: row for row in rows if (row["model"], row["method"], row["arm"]) == (model, method, arm)
+        }
+        cells = [
+            of_method[task]["accuracy"] + ("" if of_method[task]["complete"] == "true" else " \\*")
+            if task in of_method
+            else ""
+            for task in EXCERPT
+        ]
+        unparsed = of_method.get("mean:all", {}).get("unparsed_rate", "")
+        lines.append([escape(model), escape(method + (f" ({arm})" if arm else "")), *cells, unparsed])
+    header = ["model", "method", "mean ID (9 tasks)", "mean OOD (6)", "mean of 15", "unparsed answers"]
+    notes = [f"Percent; {'; '.join(facts['settings'])}; {facts['items']} answers in all."]
+    if facts["instruct_models"]:
+        notes.append(
+            f"{', '.join(map(escape, facts['instruct_models']))}: an instruction-tuned model, not a base model."
+        )
+    if facts["stand_ins"]:
+        notes.append(f"Stand-in data: {', '.join(map(escape, facts['stand_ins']))}.")
+    notes.append("`*`: partial, the board says why.")
+    notes.append("A demonstration that the pipeline runs on real input; far too small to tell methods apart.")
+    link = f"All of it: [{BOARD.as_posix()}/leaderboard.md]({BOARD.as_posix()}/leaderboard.md)."
+    return "\n".join([_text_table(header, lines), "", *notes, link])
+
+
+def blocks(root: Path) -> dict[str, Callable[[], str]]:
+    """Name of each generated part -> what writes it."""
+    return {
+        "board": lambda: board(root),
+        "commands": commands,
+        "models": models,
+        "methods": methods,
+        "tasks": tasks,
+        "grids": grids,
+    }
+
+
+def generate(text: str, root: Path) -> tuple[str, list[str]]:
+    """`text` with every generated part anew, and the names of the parts that changed or are missing.
+
+    Raises UserError for a part that nothing writes.
+    """
+    writers = blocks(root)
+    found: list[str] = []
+    stale: list[str] = []
+
+    def replace(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in writers:
+            raise UserError(f"README.md: nothing generates the part {name!r}", allowed=", ".join(writers))
+        found.append(name)
+        fresh = f"{match[1]}{writers[name]()}\n{match[3]}"
+        if fresh != match[0]:
+            stale.append(name)
+        return fresh
+
+    new = BLOCK.sub(replace, text)
+    return new, stale + [name for name in writers if name not in found]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write README.md's generated parts, or check them; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m infosteer_bench.docs", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a part is stale")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout")
+    options = parser.parse_args(arguments)
+    readme = options.root / "README.md"
+    try:
+        if not readme.is_file():
+            raise UserError(f"{readme} does not exist", hint="run this in a checkout of the repository")
+        text = readme.read_text(encoding="utf-8")
+        new, stale = generate(text, options.root)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.check:
+        for name in stale:
+            print(f"README.md: the generated part {name!r} is stale or missing; run python -m infosteer_bench.docs")
+        return 1 if stale else 0
+    readme.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

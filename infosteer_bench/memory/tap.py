@@ -1,0 +1,125 @@
+"""One way in and out of the key coefficients: a tap on the input of every chosen `down_proj`.
+
+    with Tap(root=decoder, layers={0: down_proj_0, 3: down_proj_3}, read=entropy, edit=lift) as tap:
+        model(**batch)
+        tap.readings[3]          # what read(k) returned in this forward
+        tap.invocations          # how often any hook ran, for tests and records
+
+Gradient checkpointing runs a decoder layer a second time inside backward. The second run must execute the same
+operations (the graph is rebuilt from them) but must not be counted again, so readings are kept only between the
+start of the root's forward and `take()`. Reentrant checkpointing runs the first forward without a graph, which
+would silently lose the gradient of every reading: the trainer never uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Read = Callable[[Tensor], Tensor]
+Edit = Callable[[Tensor], Tensor]
+
+
+class Tap:
+    """Context manager that puts hooks on `down_proj` modules and takes all of them out again.
+
+    root: the module whose forward runs exactly once per model forward.
+    layers: layer index -> the module whose first input is k (B, T, F).
+    read: called with k before any edit; its result is kept per layer.
+    edit: called with k; what it returns takes k's place.
+    first: see k before taps that are already there, so that a monitor reads what the model computed.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: nn.Module,
+        layers: Mapping[int, nn.Module],
+        read: Read | None = None,
+        edit: Edit | None = None,
+        first: bool = False,
+    ) -> None:
+        self.root, self.layers, self.read, self.edit, self.first = root, dict(layers), read, edit, first
+        self.readings: dict[int, Tensor] = {}
+        self.invocations = 0
+        self._recording = False
+        self._handles: list[Any] = []
+
+    def take(self) -> dict[int, Tensor]:
+        """The readings of the latest forward, in layer order; further calls of hooks (recomputation) add nothing."""
+        self._recording = False
+        readings, self.readings = self.readings, {}
+        return {index: readings[index] for index in sorted(readings)}
+
+    def __enter__(self) -> Tap:
+        try:
+            self._handles.append(self.root.register_forward_pre_hook(self._begin))
+            for index, module in self.layers.items():
+                self._handles.append(module.register_forward_pre_hook(self._hook(index), prepend=self.first))
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.readings.clear()
+        self._recording = False
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:  # noqa: ARG002 - torch's hook signature
+        self.readings.clear()
+        self._recording = True
+
+    def _hook(self, index: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:  # noqa: ARG001
+            self.invocations += 1
+            k = args[0]
+            if self.read is not None:
+                reading = self.read(k)
+                if self._recording:
+                    self.readings[index] = reading
+            return None if self.edit is None else (self.edit(k), *args[1:])
+
+        return hook
+
+
+def select_layers(spec: str | tuple[int, ...], n_layers: int) -> list[int]:
+    """Layer indices (from 0) for "all", "early", "middle", "late" (thirds, paper App. C), sums such as
+    "early+middle", or explicit indices. Thirds of L layers: cut at round(L/3) and round(2L/3).
+
+    Raises ValueError on an unknown word or an index outside 0..L-1.
+    """
+    if isinstance(spec, tuple):
+        outside = [index for index in spec if not 0 <= index < n_layers]
+        if outside or not spec or len(set(spec)) != len(spec):
+            raise ValueError(f"layers {list(spec)} are not distinct indices within 0..{n_layers - 1}")
+        return sorted(spec)
+    first, second = round(n_layers / 3), round(2 * n_layers / 3)
+    thirds = {
+        "all": range(n_layers),
+        "early": range(first),
+        "middle": range(first, second),
+        "late": range(second, n_layers),
+    }
+    chosen: set[int] = set()
+    for word in spec.split("+"):
+        if word not in thirds:
+            raise ValueError(f"layers {spec!r}: allowed are {', '.join(thirds)}, sums with +, or a list of indices")
+        chosen.update(thirds[word])
+    return sorted(chosen)
+
+
+def token_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of values (B, T) over the tokens where mask (B, T) is true; NaN for no token."""
+    return torch.where(mask, values, 0.0).sum() / mask.sum()

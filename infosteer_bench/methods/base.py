@@ -1,0 +1,121 @@
+"""The contract that every method keeps, and `base`: the model as it comes, trained by nothing.
+
+The trainer knows no method by name. It calls, in this order: `prepare`, `attach` (around the whole training),
+per micro-batch `token_mask` and `penalty`, and at the end `export`. Defaults are plain fine-tuning, so a new
+method overrides only what it changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import ValidationError
+
+from infosteer_bench.errors import UserError
+from infosteer_bench.grid import Frozen
+from infosteer_bench.records import canonical_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from infosteer_bench.models.families import Family
+
+    Batch = Mapping[str, Tensor]  # input_ids, attention_mask, labels, each (B, T)
+
+
+class NoConfig(Frozen):
+    """A method without settings."""
+
+
+class Method:
+    """One way to fine-tune. Subclasses set `name`, `summary`, `Config`, and override what they change.
+
+    version: raised whenever the algorithm changes, so that old checkpoints become stale.
+    trains: False for `base`.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    version: ClassVar[int] = 1
+    trains: ClassVar[bool] = True
+    Config: ClassVar[type[Frozen]] = NoConfig
+
+    def __init__(self, config: Frozen | None = None) -> None:
+        self.config: Any = config if config is not None else self.Config()
+
+    @classmethod
+    def configure(cls, settings: Mapping[str, Any]) -> Method:
+        """Build from a grid's settings. Raises UserError naming the wrong field and the allowed ones."""
+        try:
+            return cls(cls.Config.model_validate(dict(settings)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            names = ", ".join(info.alias or name for name, info in cls.Config.model_fields.items())
+            raise UserError(
+                f"method {cls.name}: setting {field!r}: {first['msg']}, got {str(first.get('input'))[:60]!r}",
+                allowed=names or "no settings",
+            ) from None
+
+    @property
+    def arm(self) -> str:
+        """The settings that differ from the defaults, "alpha=2.0,fraction=0.02"; "" for the defaults."""
+        defaults = self.Config().model_dump(mode="json", by_alias=True)
+        given = self.config.model_dump(mode="json", by_alias=True)
+        changed = {name: value for name, value in given.items() if value != defaults[name]}
+        return ",".join(f"{name}={_plain(value)}" for name, value in sorted(changed.items()))
+
+    def identity(self) -> dict[str, Any]:
+        """What of this method changes weights: name, algorithm version, settings."""
+        return {"name": self.name, "version": self.version, "settings": self.config.identity_dict()}
+
+    @property
+    def runtime(self) -> dict[str, Any] | None:
+        """What inference needs beyond a plain checkpoint; None for nothing."""
+        return None
+
+    def validate_for(self, n_layers: int) -> None:
+        """Raise UserError if the settings cannot apply to a model of this many layers."""
+
+    def prepare(self, model: PreTrainedModel, family: Family) -> PreTrainedModel:  # noqa: ARG002
+        """Wrap the model or add parameters before the optimizer is built."""
+        return model
+
+    def attach(self, model: PreTrainedModel, family: Family) -> contextlib.AbstractContextManager[Any]:  # noqa: ARG002
+        """Hooks in for the time of training; leaving the context takes them all out."""
+        return contextlib.nullcontext()
+
+    def token_mask(self, batch: Batch) -> Tensor:
+        """(B, T) bool: the tokens that the penalty counts; by default all that are not padding."""
+        return batch["attention_mask"].bool()
+
+    def penalty(self, batch: Batch, mask: Tensor) -> Tensor | None:  # noqa: ARG002
+        """A scalar *sum* over the tokens of `mask` in this micro-batch, to be added to the loss; None for nothing.
+
+        The trainer divides it by the number of counted tokens of the whole optimizer batch (all micro-batches, all
+        ranks), in the scale in which it normalises its own loss.
+        """
+        return None
+
+    def export(self, model: PreTrainedModel, path: Path, **save_options: Any) -> None:
+        """Write a plain Hugging Face checkpoint."""
+        model.save_pretrained(path, **save_options)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else canonical_json(value)
+
+
+class Base(Method):
+    """The pretrained model itself."""
+
+    name = "base"
+    summary = "the pretrained model, not fine-tuned"
+    trains = False
+
+
+METHOD = Base

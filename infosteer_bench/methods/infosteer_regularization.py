@@ -1,0 +1,87 @@
+"""InfoSteer, variant 2 (paper 4.2): reward the entropy of the key distribution in the loss."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from infosteer_bench.errors import UserError
+from infosteer_bench.grid import Frozen, identity
+from infosteer_bench.methods.base import Method
+from infosteer_bench.models.families import Family, decoder, ffn_layers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from infosteer_bench.methods.base import Batch
+
+
+class RegularizationConfig(Frozen):
+    """Defaults: paper 5.1 (lambda = 0.01); |k| / sum |k| because k is signed in gated FFNs (ours)."""
+
+    lambda_: float = identity(0.01, alias="lambda", description="weight of the entropy term, per layer")
+    normalize: Literal["magnitude", "softmax", "positive"] = identity("magnitude")
+    tokens: Literal["all", "completion"] = identity("all", description="all: every token that is not padding")
+    average: Literal["after", "before"] = identity(
+        "after", description="before: average |k| over tokens, then entropy (knowledge entropy); per micro-batch"
+    )
+    layers: str | tuple[int, ...] = identity("all", description="all, early, middle, late, sums with +, or indices")
+
+
+class InfoSteerRegularization(Method):
+    """L = L_LM - lambda * sum over layers of the mean over counted tokens of H(k_hat)."""
+
+    name = "infosteer-regularization"
+    summary = "InfoSteer: reward the entropy of the key coefficients in the loss"
+    Config = RegularizationConfig
+
+    def validate_for(self, n_layers: int) -> None:
+        """Raise UserError if `layers` names what the model does not have, or the two averages do not fit."""
+        from infosteer_bench.memory.tap import select_layers
+
+        if self.config.average == "before" and self.config.normalize != "magnitude":
+            raise UserError(f"method {self.name}: average=before is defined for normalize=magnitude only")
+        try:
+            select_layers(self.config.layers, n_layers)
+        except ValueError as error:
+            raise UserError(f"method {self.name}: {error}") from None
+
+    @contextlib.contextmanager
+    def attach(self, model: PreTrainedModel, family: Family) -> Iterator[Any]:  # noqa: ARG002
+        """Read every chosen layer's key coefficients; yields the tap."""
+        from infosteer_bench.memory.entropy import key_entropy
+        from infosteer_bench.memory.tap import Tap, select_layers
+
+        config = self.config
+
+        def read(k: Tensor) -> Tensor:
+            return k if config.average == "before" else key_entropy(k, config.normalize)
+
+        modules = ffn_layers(model)
+        chosen = {index: modules[index] for index in select_layers(config.layers, len(modules))}
+        with Tap(root=decoder(model), layers=chosen, read=read) as tap:
+            self._tap = tap
+            yield tap
+
+    def token_mask(self, batch: Batch) -> Tensor:
+        """(B, T) bool: all tokens that are not padding, or the completion's."""
+        return batch["labels"] != -100 if self.config.tokens == "completion" else super().token_mask(batch)
+
+    def penalty(self, batch: Batch, mask: Tensor) -> Tensor | None:  # noqa: ARG002
+        """-lambda * sum over layers and counted tokens of H, a scalar with graph."""
+        import torch
+
+        from infosteer_bench.memory.entropy import pooled_entropy
+
+        total = torch.zeros((), device=mask.device)
+        for reading in self._tap.take().values():
+            if self.config.average == "before":
+                total = total + pooled_entropy(reading, mask) * mask.sum()
+            else:
+                total = total + torch.where(mask, reading, 0.0).sum()
+        return -self.config.lambda_ * total
+
+
+METHOD = InfoSteerRegularization

@@ -1,0 +1,265 @@
+"""One long-lived worker: trains a checkpoint, or answers a checkpoint's tasks, and keeps what it loaded.
+
+Libraries, tasks, mixes and the engine are loaded once and serve all cells (importing transformers and trl costs
+5 to 15 s per process, a vLLM engine 40 to 60 s).
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infosteer_bench import provenance
+from infosteer_bench.errors import CellFailure
+from infosteer_bench.records import CellRecord, CheckpointRecord, samples_path, write_atomic, write_items
+from infosteer_bench.runs.plan import Plan, PlannedCheckpoint, cell_identity, cell_key, stand_ins, task_split
+
+if TYPE_CHECKING:
+    from infosteer_bench.data.mixes import TokenizedMix
+    from infosteer_bench.evaluation.engine import Engine
+    from infosteer_bench.runs.inputs import Places
+    from infosteer_bench.runs.progress import Progress
+
+
+class Worker:
+    """Does one thing at a time, in this process, for one plan and one output folder.
+
+    records: False in the ranks of a launcher that only help to train.
+    """
+
+    def __init__(self, plan: Plan, run_dir: Path, places: Places, progress: Progress, *, records: bool = True) -> None:
+        self.plan, self.run_dir, self.places, self.progress, self.records = plan, run_dir, places, progress, records
+        self._engine: Engine | None = None
+        self._mix: tuple[tuple[str, str], TokenizedMix] | None = None
+
+    def weights_dir(self, planned: PlannedCheckpoint) -> Path:
+        """Where the checkpoint's weights lie; the model's own folder for `base`."""
+        from infosteer_bench.models.load import materialize
+
+        return self.run_dir / "weights" / planned.key if planned.method.trains else materialize(planned.model)
+
+    def has_weights(self, planned: PlannedCheckpoint, record: CheckpointRecord) -> bool:
+        """Are the recorded weights on disk, byte for byte?"""
+        from infosteer_bench.models.load import weight_digest
+
+        if not planned.method.trains:
+            return True
+        folder = self.weights_dir(planned)
+        try:
+            return folder.is_dir() and weight_digest(folder) == record.weight_digest
+        except Exception:  # a damaged checkpoint is retrained, whatever is wrong with it
+            return False
+
+    def checkpoint(self, planned: PlannedCheckpoint) -> CheckpointRecord:
+        """Train (or, for `base`, look up) and record. A failure is recorded with its log, and returned."""
+        started = time.perf_counter()
+        try:
+            fields = self._train(planned) if planned.method.trains else self._base(planned)
+            record = self._record(planned, status="success", **fields)
+        except Exception as error:  # the other checkpoints go on
+            record = self._record(planned, status="failed", error=self._failure(planned.key, error))
+        if self.records:
+            record.save(self.run_dir)
+        seconds = time.perf_counter() - started
+        if record.status == "success" and planned.method.trains:
+            training = record.training
+            self.progress.line(
+                f"trained {planned.label}: {training['steps']} steps, loss {training['loss_final']}, {seconds:.0f} s"
+            )
+        elif record.status == "failed":
+            self.progress.line(f"FAILED {planned.label}: {record.error}", always=True)
+        return record
+
+    def _record(self, planned: PlannedCheckpoint, **fields: Any) -> CheckpointRecord:
+        return CheckpointRecord(
+            key=planned.key,
+            identity=planned.identity,
+            provenance=provenance.collect(),
+            model=planned.model.id,
+            family=planned.model.family.name,
+            method=planned.method.name,
+            arm=planned.method.arm,
+            mix=planned.spec.name if planned.spec else None,
+            seed=planned.seed,
+            runtime=planned.method.runtime,
+            **fields,
+        )
+
+    def _base(self, planned: PlannedCheckpoint) -> dict[str, Any]:
+        from infosteer_bench.models.load import weight_digest
+
+        self.progress.activity(f"fetching {planned.model.id}")
+        return {"weight_digest": weight_digest(self.weights_dir(planned))}
+
+    def _train(self, planned: PlannedCheckpoint) -> dict[str, Any]:
+        from infosteer_bench.models.load import materialize, weight_digest
+        from infosteer_bench.training.checkpoint import TrainPaths, train_checkpoint
+
+        assert planned.mix is not None
+        assert planned.seed is not None
+        self.progress.activity(f"fetching {planned.model.id}")
+        model_path = materialize(planned.model)
+        planned.method.validate_for(_layer_count(model_path))
+        mix = self._tokenized(planned, model_path)
+        self.close_engine()  # training needs the memory
+        target = self.weights_dir(planned)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        result = train_checkpoint(
+            model_path=model_path,
+            family=planned.model.family,
+            method=planned.method,
+            mix=mix,
+            config=self.plan.grid.train,
+            seed=planned.seed,
+            paths=TrainPaths(
+                weights=target,
+                curve=self.run_dir / "curves" / f"{planned.key}.jsonl",
+                scratch=self.run_dir / "scratch" / planned.key,
+            ),
+            on_step=lambda step, steps: self.progress.activity(f"training {planned.label}: step {step}/{steps}"),
+        )
+        gc.collect()
+        for warning in result.warnings:
+            self.progress.line(f"note: {planned.label}: {warning}")
+        return {
+            "weight_digest": weight_digest(target),
+            "path": str(target.relative_to(self.run_dir)),
+            "data": {
+                "mix": planned.mix.name,
+                "digest": planned.mix.digest,
+                "sources": planned.mix.sources,
+                "missing": list(planned.mix.missing),
+                "stand_ins": list(planned.mix.stand_ins),
+                "rows": mix.n_rows,
+                "dropped_overlong": mix.dropped_overlong,
+            },
+            "training": result.to_dict(),
+        }
+
+    def _tokenized(self, planned: PlannedCheckpoint, model_path: Path) -> TokenizedMix:
+        from infosteer_bench.data.mixes import tokenize_mix
+        from infosteer_bench.models.load import load_tokenizer
+
+        assert planned.mix is not None
+        wanted = (planned.model.id, planned.mix.digest)
+        if self._mix is None or self._mix[0] != wanted:
+            train = self.plan.grid.train
+            tokenizer = load_tokenizer(model_path)
+            mix = tokenize_mix(planned.mix, tokenizer, max_length=train.max_length, overlong=train.overlong)
+            self._mix = (wanted, mix)
+        return self._mix[1]
+
+    def cells(self, planned: PlannedCheckpoint, record: CheckpointRecord, tasks: list[str]) -> Iterator[CellRecord]:
+        """Answer `tasks` with this checkpoint, one recorded cell after the other."""
+        assert record.weight_digest is not None
+        try:
+            engine = self._loaded_engine(planned, record)
+        except Exception as error:
+            reason = self._failure(planned.key, error)
+            for task in tasks:
+                yield self._cell(planned, record, task, status="failed", error=reason)
+            return
+        for task in tasks:
+            self.progress.activity(f"{planned.label}: {task}")
+            yield self._evaluate(engine, planned, record, task)
+
+    def _loaded_engine(self, planned: PlannedCheckpoint, record: CheckpointRecord) -> Engine:
+        from infosteer_bench.evaluation.engine import make_engine
+
+        assert record.weight_digest is not None
+        self.progress.activity(f"loading {planned.label}")
+        if self._engine is None:
+            self._engine = make_engine(self.plan.inputs.engine, eval_config=self.plan.grid.eval)
+        self._engine.load(self.weights_dir(planned), weight_digest=record.weight_digest, runtime=record.runtime)
+        return self._engine
+
+    def _evaluate(self, engine: Engine, planned: PlannedCheckpoint, record: CheckpointRecord, task: str) -> CellRecord:
+        from infosteer_bench.evaluation.evaluate import evaluate_task
+
+        grid = self.plan.grid
+        try:
+            result = evaluate_task(
+                engine,
+                self.plan.inputs.tasks[task],
+                eval_config=grid.eval,
+                prompt=grid.prompt,
+                data_root=self.places.data_root,
+                include_path=Path(grid.include_path) if grid.include_path else None,
+            )
+        except Exception as error:  # the other cells go on
+            reason = self._failure(f"{planned.key}--{task}", error)
+            return self._cell(planned, record, task, status="failed", error=reason)
+        key = cell_key(planned, task, cell_identity(self.plan, planned, task, record.weight_digest or ""))
+        sha256 = write_items(samples_path(self.run_dir, key), result.rows)
+        return self._cell(
+            planned,
+            record,
+            task,
+            status="success",
+            n_items=result.n_items,
+            n_total=result.n_total,
+            exact_match=result.exact_match,
+            unparsed=result.unparsed,
+            truncated=result.truncated,
+            option_rank=result.option_rank,
+            generated_tokens=result.generated_tokens,
+            time_s=round(result.time_s, 3),
+            samples_sha256=sha256,
+        )
+
+    def _cell(self, planned: PlannedCheckpoint, record: CheckpointRecord, task: str, **fields: Any) -> CellRecord:
+        identity = cell_identity(self.plan, planned, task, record.weight_digest or "")
+        cell = CellRecord(
+            key=cell_key(planned, task, identity),
+            identity=identity,
+            provenance=provenance.collect(),
+            checkpoint_key=planned.key,
+            weight_digest=record.weight_digest,
+            model=record.model,
+            family=record.family,
+            method=record.method,
+            arm=record.arm,
+            mix=record.mix,
+            seed=record.seed,
+            task=task,
+            split=task_split(self.plan, planned, task),
+            engine=self.plan.inputs.engine,
+            dtype=self.plan.grid.eval.dtype,
+            limit=self.plan.grid.eval.limit,
+            stand_ins=stand_ins(self.plan, planned, task),
+            **fields,
+        )
+        cell.save(self.run_dir)
+        return cell
+
+    def _failure(self, name: str, error: Exception) -> str:
+        """Keep the whole story in a log; return one line that names it."""
+        log = self.run_dir / "logs" / f"{name}.log"
+        write_atomic(log, "".join(traceback.format_exception(error)))
+        text = str(error) if isinstance(error, CellFailure) else f"{type(error).__name__}: {error}"
+        first = next(iter(text.strip().splitlines()), type(error).__name__)
+        return f"{first[:300]} (log: logs/{log.name})"
+
+    def drop_weights(self, planned: PlannedCheckpoint) -> None:
+        """Remove a checkpoint's weights; its record and cells stay."""
+        if planned.method.trains:
+            shutil.rmtree(self.weights_dir(planned), ignore_errors=True)
+
+    def close_engine(self) -> None:
+        """End the engine, if one runs."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+            gc.collect()
+
+
+def _layer_count(model_path: Path) -> int:
+    import json
+
+    config = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
+    return int(config["num_hidden_layers"])

@@ -1,0 +1,54 @@
+"""Plain lm_eval, given only our folder of YAMLs, runs the very tasks that our own commands run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import build_tiny
+
+from infosteer_bench.tasks.catalog import GROUP_MEMBERS, read_tasks, tasks_dir
+from infosteer_bench.tasks.filters import RULES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.integration
+def test_plain_lm_eval_runs_all_fifteen(tmp_path: Path, data_root: Path) -> None:
+    """The stock command line, our folder, a random model: 15 tasks and the groups come out, with every score."""
+    model = build_tiny("llama", tmp_path / "tiny-llama")
+    environment = {**os.environ, "INFOSTEER_DATA_ROOT": str(data_root), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    command = [
+        *(sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={model},dtype=float32"),
+        *("--include_path", str(tasks_dir()), "--tasks", "infosteer_all", "--limit", "2", "--device", "cpu"),
+        *("--batch_size", "8", "--gen_kwargs", "max_gen_toks=8"),
+        *("--log_samples", "--output_path", str(tmp_path / "out")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (results,) = (tmp_path / "out").rglob("results_*.json")
+    report = json.loads(results.read_text(encoding="utf-8"))
+    scores = report["results"]
+    for name, info in read_tasks().items():
+        found = scores[f"infosteer_{name}"]
+        for rule in RULES:
+            assert 0 <= found[f"exact_match,{rule}"] <= 1
+            assert 0 <= found[f"unparsed,{rule}"] <= 1
+        assert ("option_rank,none" in found) == (info.kind == "choice")
+        assert "truncated,none" not in found
+        assert report["n-samples"][f"infosteer_{name}"]["effective"] == 2
+        assert report["versions"][f"infosteer_{name}"] == 1.0
+    for group in ("id", "ood", "all"):
+        members = [scores[f"infosteer_{name}"]["unparsed,robust"] for name in GROUP_MEMBERS[group]]
+        assert report["groups"][f"infosteer_{group}"]["unparsed,robust"] == pytest.approx(sum(members) / len(members))
+    # A random model says nothing that can be read, and ranks options by chance: the scores are of its own answers.
+    (samples,) = (tmp_path / "out").rglob("samples_infosteer_boolq_*.jsonl")
+    rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
+    for row in (row for row in rows if row["filter"] == "none"):
+        ranked = [float(likelihood) for ((likelihood, _),) in row["resps"][1:]]
+        best = row["doc"]["options"][ranked.index(max(ranked))]
+        assert row["option_rank"] == float(best == row["target"])

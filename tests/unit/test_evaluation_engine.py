@@ -1,0 +1,63 @@
+"""Choosing a backend, answers that know how they ended, and what an engine refuses. No model is loaded."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from infosteer_bench.errors import UserError
+from infosteer_bench.evaluation import Generation, choose_backend, make_engine
+from infosteer_bench.evaluation import engine as engine_module
+from infosteer_bench.evaluation.engine import refuse_runtime
+from infosteer_bench.grid import EvalConfig
+
+
+@pytest.mark.parametrize("vllm", [True, False])
+@pytest.mark.parametrize("cuda", [True, False])
+def test_auto_takes_vllm_only_with_a_gpu(monkeypatch: pytest.MonkeyPatch, vllm: bool, cuda: bool) -> None:
+    monkeypatch.setattr(engine_module, "vllm_installed", lambda: vllm)
+    monkeypatch.setattr(engine_module, "cuda_found", lambda: cuda)
+    backend, reason = choose_backend("auto")
+    assert backend == ("vllm" if vllm and cuda else "hf")
+    assert reason.startswith(f"backend {backend}")
+    assert reason.endswith(".")
+    assert ("no vllm" in reason) == (not vllm)
+
+
+def test_asked_for_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "vllm_installed", lambda: False)
+    assert choose_backend("hf")[0] == "hf"
+    with pytest.raises(UserError, match=r"no vllm is installed.*pip install"):
+        choose_backend("vllm")
+    with pytest.raises(UserError, match="no vllm is installed"):
+        make_engine("vllm", eval_config=EvalConfig())
+    with pytest.raises(UserError, match=r"unknown backend 'tgi'.*auto, hf, vllm"):
+        choose_backend("tgi")
+    monkeypatch.setattr(engine_module, "vllm_installed", lambda: True)
+    assert choose_backend("vllm")[0] == "vllm"
+
+
+def test_generation_is_a_string_that_survives_copies() -> None:
+    answer = Generation("true", finish_reason="length", n_tokens=7)
+    assert answer == "true"
+    for twin in (copy.deepcopy(answer), pickle.loads(pickle.dumps(answer))):
+        assert (twin, twin.finish_reason, twin.n_tokens) == ("true", "length", 7)
+
+
+def test_steering_at_inference_is_refused_by_name() -> None:
+    refuse_runtime("hf", None)
+    with pytest.raises(UserError, match=r"engine hf cannot honour.*alpha=2"):
+        refuse_runtime("hf", {"alpha": 2})
+
+
+def test_choosing_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, infosteer_bench.evaluation as e; e.choose_backend('hf')\n"
+        "print([m for m in ('torch', 'transformers', 'lm_eval', 'vllm', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

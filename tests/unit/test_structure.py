@@ -1,0 +1,269 @@
+"""The shape of the repository: imports go down only, config fields have roles, start-up stays light."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from infosteer_bench import grid as grid_module
+from infosteer_bench.grid import Frozen, Grid
+from infosteer_bench.methods import METHODS
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "infosteer_bench"
+
+FLOORS = {
+    "__init__": 0,
+    "errors": 0,
+    "registry": 0,
+    "grid": 1,
+    "records": 1,
+    "provenance": 1,
+    "cache": 1,
+    "models": 2,
+    "data": 2,
+    "tasks": 2,
+    "memory": 2,
+    "leaderboard": 2,
+    "methods": 3,
+    "training": 4,
+    "evaluation": 4,
+    "analysis": 4,
+    "runs": 5,
+    "commands": 6,
+    "cli": 6,
+    "docs": 6,
+    "__main__": 6,
+}
+# On floor 2 a task reads its data through `data`, and boards take names and groups from the two catalogs.
+SIDEWAYS = {("tasks", "data"), ("leaderboard", "tasks"), ("leaderboard", "models")}
+HEAVY = ("torch", "transformers", "vllm", "pandas", "lm_eval", "datasets", "trl", "pyarrow")
+
+
+def room(module: str) -> str:
+    """`infosteer_bench.tasks.catalog` -> `tasks`."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def module_name(path: Path, package: Path) -> str:
+    parts = path.relative_to(package.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def imports(path: Path, package: Path) -> Iterator[tuple[str, bool]]:
+    """Modules of ours that a file imports, inside functions too; and whether for type checking only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    here = module_name(path, package).split(".")
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = here if path.stem == "__init__" else here[:-1]
+            base = ".".join(above[: len(above) - node.level + 1]) + "." if node.level else ""
+            source = (base + (node.module or "")).rstrip(".")
+            # `from infosteer_bench import records` names a module of ours, `import __version__` does not
+            names = [f"{source}.{alias.name}" if source == "infosteer_bench" else source for alias in node.names]
+        for name in names:
+            if name.split(".")[0] == "infosteer_bench":
+                yield ("infosteer_bench" if name.endswith("__version__") else name), id(node) in typing_only
+
+
+def climbs(package: Path) -> list[str]:
+    """Every import that goes up, or sideways without leave."""
+    found: list[str] = []
+    for path in sorted(package.rglob("*.py")):
+        mine = room(module_name(path, package))
+        for target, typing_only in imports(path, package):
+            other = room(target)
+            top_level = (package / f"{other}.py").exists() and (package / f"{mine}.py").exists()
+            level = FLOORS[mine] - FLOORS[other]
+            allowed = (
+                mine == other
+                or level > 0
+                or (level == 0 and (top_level or mine == "__main__" or {mine, other} <= {"cli", "commands", "docs"}))
+                or (mine, other) in SIDEWAYS
+                or (typing_only and level == 0)
+            )
+            if not allowed:
+                found.append(f"{path.relative_to(package)} imports {target}")
+    return found
+
+
+def test_every_room_has_a_floor():
+    rooms = {room(module_name(path, PACKAGE)) for path in PACKAGE.rglob("*.py")}
+    assert rooms <= FLOORS.keys()
+
+
+def test_imports_go_down_only():
+    assert climbs(PACKAGE) == []
+
+
+def test_the_floor_test_can_fail(tmp_path: Path):
+    package = tmp_path / "infosteer_bench"
+    for name, text in {
+        "__init__.py": "",
+        "records.py": "from infosteer_bench import cli\n",
+        "memory/tap.py": "def f():\n    import infosteer_bench.training.trainer\n",
+        "models/load.py": "from ..data import sources\n",
+        "tasks/catalog.py": "from infosteer_bench.data.sources import open_source\n",
+        "methods/sft.py": "from infosteer_bench.methods.base import Method\n",
+    }.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text, encoding="utf-8")
+    assert climbs(package) == [
+        "memory/tap.py imports infosteer_bench.training.trainer",
+        "models/load.py imports infosteer_bench.data",
+        "records.py imports infosteer_bench.cli",
+    ]
+
+
+def test_sideways_imports_make_no_circle():
+    assert not {(b, a) for a, b in SIDEWAYS} & SIDEWAYS
+    assert not {a for a, _ in SIDEWAYS} & {"data", "models"}
+
+
+def test_method_files_never_import_one_another():
+    for path in (PACKAGE / "methods").glob("*.py"):
+        if path.stem in ("__init__", "base"):
+            continue
+        others = {target for target, _ in imports(path, PACKAGE) if room(target) == "methods"}
+        assert others <= {"infosteer_bench.methods.base"}, path.name
+
+
+def configs(model: type[Frozen]) -> Iterator[type[Frozen]]:
+    """A config and all configs nested in its fields."""
+    yield model
+    for info in model.model_fields.values():
+        for part in (info.annotation, *get_args(info.annotation)):
+            if isinstance(part, type) and issubclass(part, Frozen):
+                yield from configs(part)
+
+
+def all_configs() -> list[type[Frozen]]:
+    own = [value for value in vars(grid_module).values() if isinstance(value, type) and issubclass(value, Frozen)]
+    return [*own, *(METHODS.get(name).Config for name in METHODS)]
+
+
+@pytest.mark.parametrize("config", all_configs(), ids=lambda config: config.__name__)
+def test_every_config_field_is_identity_or_runtime(config: type[Frozen]):
+    for name, info in config.model_fields.items():
+        role = (info.json_schema_extra or {}).get("role") if isinstance(info.json_schema_extra, dict) else None
+        assert role in ("identity", "runtime"), f"{config.__name__}.{name} has no role"
+
+
+def test_the_walk_over_configs_reaches_all_of_them():
+    assert set(configs(Grid)) <= set(all_configs())
+    assert len(set(configs(Grid))) >= 5
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Heavy packages that are imported after `statement` in a fresh interpreter."""
+    program = f"import sys\n{statement}\nprint(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import infosteer_bench",
+        "import infosteer_bench.cli; infosteer_bench.cli.build_parser()",
+        "from infosteer_bench.grid import load_grid; load_grid('paper')",
+        "import infosteer_bench.leaderboard",
+        "from infosteer_bench.tasks.catalog import read_tasks; read_tasks()",
+        "import infosteer_bench.models.catalog",
+    ],
+)
+def test_start_up_imports_nothing_heavy(statement: str):
+    assert loaded_by(statement) == set()
+
+
+def test_the_start_up_test_can_fail():
+    assert loaded_by("import pyarrow") == {"pyarrow"}
+
+
+def test_leaderboard_never_imports_torch():
+    for path in (PACKAGE / "leaderboard").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not {name.split(".")[0] for name in names} & {"torch", "transformers", "vllm"}, path.name
+
+
+def tracked() -> list[Path]:
+    """Files that git has or would take; every file of a tree without git."""
+    done = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_python_files_stay_readable():
+    long = [
+        f"{path.relative_to(ROOT)}: {n}"
+        for path in tracked()
+        if path.suffix == ".py" and (n := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    ]
+    assert long == []
+
+
+def test_every_module_says_what_it_is_for():
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in tracked()
+        if path.suffix == ".py" and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert missing == []
+
+
+# Written in pieces, so that this file does not find itself.
+FORBIDDEN = re.compile(
+    "|".join(
+        [
+            r"py" + r"pi\.org",
+            r"python" + r"hosted\.org",
+            r"npm" + r"js\.(org|com)",
+            r"file:///" + r"opt",
+            r"/" + r"work/",
+            r"/" + r"root/",
+            r"/opt/" + r"(wheels|py" + r"pi)",
+            r"/home/" + r"(?!me/|\{|\Z)[a-z]+/[a-z]",
+        ]
+    )
+)
+
+
+def test_no_path_of_a_machine_and_no_registry_address_is_committed():
+    found: list[str] = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [
+            f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+            for number, line in enumerate(text.split("\n"), 1)
+            if (match := FORBIDDEN.search(line))
+        ]
+    assert found == []

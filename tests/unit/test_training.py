@@ -1,0 +1,246 @@
+"""The trainer as a whole: identity controls, curves, refusals, what an export holds."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from infosteer_bench.data.mixes import TokenizedMix
+from infosteer_bench.errors import CellFailure, UserError
+from infosteer_bench.grid import TrainConfig
+from infosteer_bench.methods import METHODS, register_file
+from infosteer_bench.methods.base import Method
+from infosteer_bench.models.families import family_of
+from infosteer_bench.training.checkpoint import TrainPaths, planned_steps, recipe_warnings, train_checkpoint
+from tests.gradients import ragged_rows
+from tests.tiny import build_tiny
+
+FAST = TrainConfig(
+    batch_size=2,
+    gradient_accumulation=2,
+    warmup_steps=0,
+    learning_rate=1e-3,
+    precision="float32",
+    export_dtype="float32",
+    gradient_checkpointing=False,
+    entropy_every=1,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny("llama", tmp_path_factory.mktemp("model") / "tiny-llama")
+
+
+def mix_of(rows: list[dict[str, list[int]]]) -> TokenizedMix:
+    labels = sum(label != -100 for row in rows for label in row["labels"])
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    return TokenizedMix(rows=rows, n_rows=len(rows), dropped_overlong={}, n_tokens=tokens, n_label_tokens=labels)
+
+
+def train(model: Path, folder: Path, method: Method, config: TrainConfig = FAST, seed: int = 0, rows=None):
+    return train_checkpoint(
+        model_path=model,
+        family=family_of(json.loads((model / "config.json").read_text())),
+        method=method,
+        mix=mix_of(rows or ragged_rows(12)),
+        config=config,
+        seed=seed,
+        paths=TrainPaths(folder / "weights", folder / "curve.jsonl", folder / "scratch"),
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "weights" / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_strength_zero_is_sft_bit_for_bit(model, tmp_path, checkpointing, monkeypatch):
+    from infosteer_bench.memory.tap import Tap
+
+    taps: list[Tap] = []
+    original = Tap.__enter__
+    monkeypatch.setattr(Tap, "__enter__", lambda self: (taps.append(self), original(self))[1])
+    config = FAST.model_copy(update={"gradient_checkpointing": checkpointing, "entropy_every": None})
+    train(model, tmp_path / "sft", METHODS.get("sft").configure({}), config)
+    assert not taps
+    for name, settings in (("infosteer-intervention", {"fraction": 0}), ("infosteer-regularization", {"lambda": 0})):
+        train(model, tmp_path / name, METHODS.get(name).configure(settings), config)
+        assert taps.pop().invocations > 0
+        assert same(weights(tmp_path / name), weights(tmp_path / "sft")), name
+
+
+@pytest.mark.parametrize("name", ["sft", "infosteer-intervention", "infosteer-regularization"])
+def test_one_seed_one_result(model, tmp_path, name):
+    for run in ("a", "b"):
+        train(model, tmp_path / run, METHODS.get(name).configure({}))
+    train(model, tmp_path / "c", METHODS.get(name).configure({}), seed=1)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_measuring_entropy_changes_no_weight(model, tmp_path):
+    for every in (None, 1):
+        config = FAST.model_copy(update={"entropy_every": every})
+        train(model, tmp_path / str(every), METHODS.get("infosteer-intervention").configure({}), config)
+    assert same(weights(tmp_path / "None"), weights(tmp_path / "1"))
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "gemma2"])
+def test_regularization_raises_entropy_and_negative_lambda_lowers_it(tmp_path, family):
+    """Three epochs over a few rows: the curve's last entropy, against sft's."""
+    model = build_tiny(family, tmp_path / family)
+    config = FAST.model_copy(update={"epochs": 6, "learning_rate": 3e-3})
+    last = {}
+    for strength in (-1.0, 0.0, 1.0):
+        method = METHODS.get("infosteer-regularization").configure({"lambda": strength})
+        train(model, tmp_path / str(strength), method, config)
+        lines = (tmp_path / str(strength) / "curve.jsonl").read_text().splitlines()
+        last[strength] = json.loads(lines[-1])["key_entropy_nats"]
+    assert last[-1.0] < last[0.0] < last[1.0] <= math.log(160)
+
+
+def test_curve_has_a_line_per_step(model, tmp_path):
+    result = train(model, tmp_path, METHODS.get("infosteer-regularization").configure({"lambda": 0.5}))
+    lines = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3] == list(range(1, result.steps + 1))
+    for line in lines:
+        assert line["grad_norm"] > 0
+        assert line["penalty"] < 0 < line["key_entropy_nats"] < math.log(160)
+        # 2 layers, lambda 0.5: the penalty is minus the mean entropy, measured here on one of two micro-batches
+        assert line["penalty"] == pytest.approx(-0.5 * 2 * line["key_entropy_nats"], rel=0.02)
+        assert line["loss"] == pytest.approx(line["loss_lm"] + line["penalty"], abs=1e-4)
+    assert result.tokens == sum(len(row["input_ids"]) for row in ragged_rows(12))
+
+
+def test_export_is_a_plain_checkpoint(model, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    config = FAST.model_copy(update={"export_dtype": "bfloat16"})
+    train(model, tmp_path, METHODS.get("infosteer-intervention").configure({}), config)
+    exported = {path.name for path in (tmp_path / "weights").iterdir()}
+    assert exported >= {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert not any(name.endswith((".bin", ".pt")) for name in exported)
+    assert {tensor.dtype for tensor in weights(tmp_path).values()} == {torch.bfloat16}
+    ours, base = (json.loads((path / "config.json").read_text()) for path in (tmp_path / "weights", model))
+    assert {**ours, "dtype": None} == {**base, "dtype": None}  # use_cache and pad token as the base has them
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "weights" / name).read_bytes() == (model / name).read_bytes()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "weights")
+    assert not any(module._forward_pre_hooks for module in loaded.modules())
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_bf16_autocast_keeps_float32_masters(model, tmp_path):
+    """A 5e-5 update of a bf16 weight is mostly lost; with float32 masters nearly every weight moves."""
+    from safetensors.torch import load_file
+
+    config = FAST.model_copy(update={"precision": "bf16", "learning_rate": 5e-5})
+    train(model, tmp_path, METHODS.get("sft").configure({}), config)
+    before, after = load_file(model / "model.safetensors"), weights(tmp_path)
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert float((before[name] != after[name]).float().mean()) > 0.95
+
+
+def test_a_batch_without_counted_tokens_is_refused(model, tmp_path):
+    rows = [{**row, "labels": [-100] * len(row["labels"])} for row in ragged_rows(4)]
+    with pytest.raises(CellFailure, match="step 1: the batch holds no counted token"):
+        train(model, tmp_path, METHODS.get("sft").configure({}), rows=rows)
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step(model, tmp_path):
+    config = FAST.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 1e30})
+    with pytest.raises(CellFailure, match=r"step [23]: "):
+        train(model, tmp_path, METHODS.get("sft").configure({}), config)
+    assert not (tmp_path / "weights").exists()
+
+
+def test_training_resumes_from_a_step_checkpoint(model, tmp_path):
+    """Stopped after step 2 of 3 and resumed: the same weights as in one go."""
+    config = FAST.model_copy(update={"save_steps": 1})
+    method = METHODS.get("infosteer-regularization").configure({})
+    train(model, tmp_path / "whole", method, FAST)
+
+    class Stop(Exception):
+        pass
+
+    def stop(step: int, steps: int) -> None:
+        if step == 3:
+            raise Stop
+
+    folder = tmp_path / "stopped"
+    arguments = {
+        "model_path": model,
+        "family": family_of(json.loads((model / "config.json").read_text())),
+        "method": method,
+        "mix": mix_of(ragged_rows(12)),
+        "config": config,
+        "seed": 0,
+        "paths": TrainPaths(folder / "weights", folder / "curve.jsonl", folder / "scratch"),
+    }
+    with pytest.raises(Stop):
+        train_checkpoint(**arguments, on_step=stop)
+    assert not (folder / "weights").exists()
+    steps: list[int] = []
+    train_checkpoint(**arguments, on_step=lambda step, total: steps.append(step))
+    assert steps == [3]
+    assert same(weights(folder), weights(tmp_path / "whole"))
+
+
+def test_recipe_warns_where_warmup_eats_the_run():
+    paper = TrainConfig()
+    assert planned_steps(7173, paper) == 113
+    assert "100 of 113" in recipe_warnings(7173, paper)[0]
+    assert recipe_warnings(107_675, paper) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("infosteer-intervention", {"alfa": 2}, "setting 'alfa'"),
+        ("infosteer-intervention", {"fraction": 2}, "setting 'fraction'"),
+        ("infosteer-regularization", {"lambda": "much"}, "setting 'lambda'"),
+        ("sft", {"x": 1}, "no settings"),
+    ],
+)
+def test_wrong_method_settings(method, given, message):
+    with pytest.raises(UserError, match=message):
+        METHODS.get(method).configure(given)
+
+
+def test_arm_names_what_differs_from_the_defaults():
+    method = METHODS.get("infosteer-intervention").configure({"alpha": 2, "layers": [0, 1]})
+    assert method.arm == "alpha=2.0,layers=[0,1]"
+    assert METHODS.get("infosteer-regularization").configure({"lambda": 0.05}).arm == "lambda=0.05"
+    assert METHODS.get("infosteer-regularization").configure({"lambda": 0.01}).arm == ""
+
+
+def test_layers_outside_the_model():
+    method = METHODS.get("infosteer-intervention").configure({"layers": [7]})
+    with pytest.raises(UserError, match=r"within 0\.\.1"):
+        method.validate_for(2)
+
+
+def test_a_method_is_one_file(tmp_path):
+    file = tmp_path / "half.py"
+    file.write_text(
+        "from infosteer_bench.methods.base import Method\n"
+        "class Half(Method):\n    name = 'half'\n    summary = 'a test'\nMETHOD = Half\n"
+    )
+    try:
+        assert register_file(file) == "half"
+        assert METHODS.get("half").configure({}).identity() == {"name": "half", "version": 1, "settings": {}}
+    finally:
+        METHODS.unregister("half")
+    (tmp_path / "none.py").write_text("x = 1\n")
+    with pytest.raises(UserError, match="holds no METHOD"):
+        register_file(tmp_path / "none.py")

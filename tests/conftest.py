@@ -23,7 +23,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads only wait for one another
 for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_CACHE", "INFOSTEER_DATA_ROOT", "INFOSTEER_DATA_URL"):
     os.environ.pop(name, None)
 for name in ("NO_PROXY", "no_proxy"):

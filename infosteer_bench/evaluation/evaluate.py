@@ -15,16 +15,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infosteer_bench.errors import UserError
 from infosteer_bench.evaluation.engine import Engine, Generation
 from infosteer_bench.grid import EvalConfig, PromptConfig
 from infosteer_bench.records import canonical_json
 from infosteer_bench.tasks.catalog import TaskInfo, build_task
-
-if TYPE_CHECKING:
-    from lm_eval.api.task import Task
 
 SCORES = ("exact_match", "acc")
 """Per-item metrics that say right or wrong, preferred first."""
@@ -77,7 +74,9 @@ def evaluate_task(
     if chat and not lm.tokenizer.chat_template:
         raise UserError("prompt.template=chat needs a model with a chat template", allowed="plain, alpaca")
     with quiet():
-        task = build_task(info, prompt=prompt, data_root=data_root, include_path=include_path, tokenizer=lm.tokenizer)
+        task: Any = build_task(
+            info, prompt=prompt, data_root=data_root, include_path=include_path, tokenizer=lm.tokenizer
+        )
         _prepare(task, info, eval_config)
         lm.on_progress = on_progress
         started = time.perf_counter()
@@ -98,7 +97,7 @@ def evaluate_task(
     return _summary(rows, n_total=len(task.eval_docs), time_s=time_s)
 
 
-def _prepare(task: Task, info: TaskInfo, eval_config: EvalConfig) -> None:
+def _prepare(task: Any, info: TaskInfo, eval_config: EvalConfig) -> None:
     """What lm-eval's command line does to a task before it runs, and the cap on new tokens."""
     from infosteer_bench.evaluation.lm import TOKEN_LIMITS, new_tokens
 

@@ -80,6 +80,10 @@ class EngineLM(TemplateLM):
                 answers[index] = answer
         return [answer for answer in answers if answer is not None]
 
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Log-probability of continuations after contexts, and whether greedy decoding would write them."""
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
         """Log-probability of whole texts, in disjoint windows where they do not fit."""
         totals = []

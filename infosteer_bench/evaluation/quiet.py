@@ -80,11 +80,9 @@ def _no_datasets_bars() -> Iterator[None]:
 
 @contextmanager
 def _no_lm_eval_bars() -> Iterator[None]:
-    """lm-eval shows its bars unconditionally, so the name that it calls is exchanged for a silent one."""
-    import lm_eval.api.model
+    """lm-eval shows its bar unconditionally, so the name that it calls is exchanged for a silent one."""
     import lm_eval.api.task
     from tqdm import tqdm
 
-    silent = partial(tqdm, disable=True)
-    with mock.patch.object(lm_eval.api.task, "tqdm", silent), mock.patch.object(lm_eval.api.model, "tqdm", silent):
+    with mock.patch.object(lm_eval.api.task, "tqdm", partial(tqdm, disable=True)):
         yield

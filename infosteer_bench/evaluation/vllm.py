@@ -12,13 +12,12 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import psutil
 
@@ -26,6 +25,7 @@ from infosteer_bench.errors import CellFailure
 from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation, cuda_found, refuse_runtime
 from infosteer_bench.evaluation.lm import EngineLM, OnProgress, end_token_ids, window
 from infosteer_bench.evaluation.quiet import debug, quiet
+from infosteer_bench.evaluation.vllm_process import descendants, end, engine_environment, first_line, last_error
 from infosteer_bench.evaluation.vllm_weights import expected_digests
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.models.load import load_tokenizer
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _GIB = 1024**3
-_STOP_TIMEOUT_S = 20
 # Where a checkpoint was written and by what; none of it shapes the model.
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
@@ -54,7 +53,7 @@ class VLLMEngine:
         self._shape: str | None = None
         self._lm: VLLMLM | None = None
         self._loaded: tuple[Path, str] | None = None
-        self._processes: list[psutil.Process] = []
+        self._processes: set[psutil.Process] = set()
 
     @property
     def lm(self) -> EngineLM:
@@ -72,8 +71,9 @@ class VLLMEngine:
         with quiet():
             tokenizer = load_tokenizer(checkpoint)
             shape = _shape_digest(checkpoint, tokenizer)
-            problem = self._swap(checkpoint) if shape == self._shape else self._start(checkpoint, shape)
-            if problem:
+            swap = shape == self._shape
+            problem = self._swap(checkpoint) if swap else self._start(checkpoint, shape)
+            if problem and swap:
                 log.warning("%s; starting a fresh engine", problem)
                 problem = self._start(checkpoint, shape)
             if problem:
@@ -85,6 +85,7 @@ class VLLMEngine:
                 eval_config=self.eval_config,
                 max_length=window(checkpoint, MAX_CONTEXT),
                 eos_ids=end_token_ids(checkpoint, tokenizer),
+                on_failure=self._give_up,
             )
         self._loaded = (checkpoint, weight_digest)
 
@@ -96,8 +97,12 @@ class VLLMEngine:
                 llm.llm_engine.engine_core.shutdown()
         del llm
         gc.collect()
-        _end(self._processes)
-        self._processes = []
+        end(self._processes)
+        self._processes = set()
+
+    def _give_up(self) -> None:
+        """After a failure while answering: the next `load` starts afresh."""
+        self._loaded = self._shape = None
 
     # Both return what went wrong, or None.
 
@@ -111,13 +116,15 @@ class VLLMEngine:
         except CellFailure:
             raise
         except Exception as error:  # whatever died inside the engine, a fresh one may do
-            return f"swapping in {checkpoint} failed: {type(error).__name__}: {_first_line(error)}"
+            return f"swapping in {checkpoint} failed: {type(error).__name__}: {first_line(error)}"
 
     def _start(self, checkpoint: Path, shape: str) -> str | None:
         self.close()
-        before = set(psutil.Process().children(recursive=True))
+        before = descendants()
+        # What the engine's processes write to stderr; without a name, so gone when they are.
+        said = tempfile.TemporaryFile()  # noqa: SIM115
         try:
-            with _engine_environment():
+            with engine_environment(said):
                 from vllm import LLM
 
                 self._llm = LLM(str(checkpoint), **self._options(checkpoint))
@@ -127,9 +134,11 @@ class VLLMEngine:
         except CellFailure:
             raise
         except Exception as error:  # vLLM raises many kinds from its subprocesses
-            return f"vllm could not start on {checkpoint}: {type(error).__name__}: {_first_line(error)}"
+            cause = last_error(said) or f"{type(error).__name__}: {first_line(error)}"
+            return f"vllm could not start on {checkpoint}: {cause}"
         finally:
-            self._processes = _engine_processes(before)
+            said.close()
+            self._processes = descendants() - before
 
     def _options(self, checkpoint: Path) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -161,18 +170,19 @@ class VLLMEngine:
         (held,) = self._llm.collective_rpc("probe_weights", args=(vocab_size,))
         expected = expected_digests(checkpoint, list(held), dtype=self.dtype, vocab_size=vocab_size)
         wrong = sorted(name for name in held if held[name] != expected[name])
-        if not wrong and held:
-            return None
-        named = f"{wrong[0]} and {len(wrong) - 1} of {len(held)} others" if wrong else "nothing that could be read back"
-        return f"vllm does not hold the weights of {checkpoint}: {named} differ"
+        if wrong:
+            return f"vllm does not hold the weights of {checkpoint}: {len(wrong)} of {len(held)} differ, as {wrong[0]}"
+        return None if held else f"vllm holds nothing of {checkpoint} that could be read back"
 
 
 class VLLMLM(EngineLM):
     """An lm_eval LM over a vllm.LLM."""
 
-    def __init__(self, llm: Any, tokenizer: PreTrainedTokenizerBase, **kwargs: Any) -> None:
+    def __init__(
+        self, llm: Any, tokenizer: PreTrainedTokenizerBase, *, on_failure: Callable[[], None], **kwargs: Any
+    ) -> None:
         super().__init__(tokenizer, **kwargs)
-        self.llm = llm
+        self.llm, self.on_failure = llm, on_failure
 
     def generate_ids(
         self, prompts: list[list[int]], *, stops: list[str], stop_ids: list[int], max_new_tokens: int
@@ -205,7 +215,8 @@ class VLLMLM(EngineLM):
             with quiet():
                 return self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], settings, use_tqdm=bar)
         except Exception as error:
-            raise CellFailure(f"vllm failed while answering: {type(error).__name__}: {_first_line(error)}") from error
+            self.on_failure()
+            raise CellFailure(f"vllm failed while answering: {type(error).__name__}: {first_line(error)}") from error
 
 
 def cpu_cache_bytes(available: int) -> int:
@@ -229,40 +240,6 @@ def _config(checkpoint: Path) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(str(checkpoint))
-
-
-@contextmanager
-def _engine_environment() -> Iterator[None]:
-    """The environment that vLLM's processes inherit: offline, quiet, spawned."""
-    values = {"HF_HUB_OFFLINE": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn", "VLLM_NO_USAGE_STATS": "1"}
-    if not debug():
-        values |= {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
-    with mock.patch.dict(os.environ, values):
-        yield
-
-
-def _engine_processes(before: set[psutil.Process]) -> list[psutil.Process]:
-    """Our descendants that were not there before, but for multiprocessing's own helper, which outlives engines."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        if process not in before:
-            try:
-                if "resource_tracker" not in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.NoSuchProcess:
-                continue
-    return found
-
-
-def _end(processes: list[psutil.Process]) -> None:
-    """Wait for processes that were asked to end, then make them."""
-    _, alive = psutil.wait_procs(processes, timeout=_STOP_TIMEOUT_S)
-    for process in alive:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(alive, timeout=_STOP_TIMEOUT_S)
 
 
 class _ReportingBar:
@@ -293,7 +270,3 @@ class _ReportingBar:
 
     def close(self) -> None:
         """Nothing is drawn."""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]

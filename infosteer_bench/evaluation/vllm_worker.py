@@ -3,16 +3,25 @@
 Given to vLLM as `worker_extension_cls`; the engine calls `probe_weights` by name (`collective_rpc`). Matrices may be
 repacked for a kernel and their storage empty or shuffled, so they are read through the layer itself: a one-hot row
 times W^T is a column of W, exactly, in every dtype (all other products are zero).
+
+It also ends an orphaned engine: after a SIGKILL of the owner, vLLM's processes would keep their memory for ever.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
+OWNER = "INFOSTEER_ENGINE_OWNER"
+"""Environment variable with the id of the process that the engine belongs to."""
+_POLL_S = 1.0
 COLUMNS = 8
 """Columns read of every matrix, evenly spaced over its input width."""
 ROWS = 512
@@ -89,3 +98,41 @@ def _columns(module: Any) -> torch.Tensor:
     for row, place in enumerate(spread(width, COLUMNS)):
         one_hot[row, place] = 1
     return module.quant_method.apply(module, one_hot, None)
+
+
+def end_with_owner(owner_id: int) -> None:
+    """Watch the process `owner_id`, an ancestor of this one; when it is gone, end all in between and this one."""
+    import psutil
+
+    owner = psutil.Process(owner_id)
+    between = []
+    for ancestor in psutil.Process().parents():
+        if ancestor == owner:
+            break
+        between.append(ancestor)
+    else:
+        return  # not below the owner: nothing to follow
+
+    def watch() -> None:
+        while _alive(owner):
+            time.sleep(_POLL_S)
+        for process in between:
+            if _alive(process):
+                process.kill()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-owner").start()
+
+
+def _alive(process: Any) -> bool:
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+# vLLM imports this module in the worker before it loads a model, which is the earliest that code of ours runs there.
+if os.environ.get(OWNER) and int(os.environ[OWNER]) != os.getpid():
+    end_with_owner(int(os.environ[OWNER]))

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """name: as in --models and the leaderboard; architecture: as in config.json; group: qwen, llama or gemma."""
+    """name: as in --models and the leaderboard; architecture: as in config.json; group: qwen, llama or gemma.
+
+    attention: the transformers implementation that computes the architecture as published; None for the default.
+    """
 
     name: str
     architecture: str
     model_type: str
     group: str
+    attention: str | None = None
 
 
 FAMILIES = {
@@ -31,7 +35,8 @@ FAMILIES = {
         Family("qwen2", "Qwen2ForCausalLM", "qwen2", "qwen"),
         Family("qwen3", "Qwen3ForCausalLM", "qwen3", "qwen"),
         Family("llama", "LlamaForCausalLM", "llama", "llama"),
-        Family("gemma2", "Gemma2ForCausalLM", "gemma2", "gemma"),
+        # transformers' default (sdpa) leaves out Gemma2's soft-capping of attention logits
+        Family("gemma2", "Gemma2ForCausalLM", "gemma2", "gemma", attention="eager"),
         Family("gemma3", "Gemma3ForCausalLM", "gemma3_text", "gemma"),
     )
 }

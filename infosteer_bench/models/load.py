@@ -68,6 +68,7 @@ class ResolvedModel:
     tokenizer_digest: str
     family: Family
     parameters: int | None
+    n_layers: int
     instruct: bool
 
 
@@ -126,10 +127,12 @@ def load_model(path: Path, *, dtype: str) -> PreTrainedModel:
 
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
+    attention = family_of(_read_config(path, str(path))).attention
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(path),
             dtype=getattr(torch, dtype),
+            attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
@@ -182,6 +185,7 @@ def _resolve_local(name: str, folder: Path, *, hub_id: str | None, need_weights:
         tokenizer_digest=tokenizer,
         family=family,
         parameters=parameters,
+        n_layers=_layer_count(config, str(folder)),
         instruct=_is_instruct(name, hub_id, folder.name),
     )
 
@@ -212,7 +216,8 @@ def _resolve_hub(name: str, hub_id: str) -> ResolvedModel:
             parameters = info.safetensors.total
         # By branch, not by info.sha: only so does the client note which commit is current, for days without network.
         folder = _snapshot(hub_id, None, list(_SMALL_FILES))
-    family = _supported(_read_config(folder, f"hub repository {hub_id}"), f"hub repository {hub_id}")
+    config = _read_config(folder, f"hub repository {hub_id}")
+    family = _supported(config, f"hub repository {hub_id}")
     return ResolvedModel(
         id=name,
         origin="hub",
@@ -222,6 +227,7 @@ def _resolve_hub(name: str, hub_id: str) -> ResolvedModel:
         tokenizer_digest=_tokenizer_digest(folder),
         family=family,
         parameters=parameters,
+        n_layers=_layer_count(config, f"hub repository {hub_id}"),
         instruct=_is_instruct(name, hub_id),
     )
 
@@ -302,6 +308,13 @@ def _supported(config: dict[str, Any], where: str) -> Family:
     if config.get("quantization_config"):
         raise UserError(f"{where} is a quantised checkpoint, which cannot be fine-tuned here", allowed="float weights")
     return family
+
+
+def _layer_count(config: dict[str, Any], where: str) -> int:
+    count = config.get("num_hidden_layers")
+    if not isinstance(count, int) or count < 1:
+        raise UserError(f"{where}: num_hidden_layers is {count!r} in config.json", allowed="a whole number above 0")
+    return count
 
 
 def _tokenizer_digest(folder: Path) -> str:

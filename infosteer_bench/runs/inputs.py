@@ -60,6 +60,9 @@ def resolve_inputs(grid: Grid, places: Places) -> Inputs:
     test_files = {name: source.get(info.data_file) for name, info in tasks.items() if info.data_file}
     models = tuple(resolve_model(text, model_root=places.model_root) for text in texts)
     _distinct_models(models)
+    for model in models:
+        for method in methods:
+            method.validate_for(model.n_layers)
     mixes: dict[tuple[str, str], Mix] = {}
     if any(method.trains for method in methods):
         for spec in specs:

@@ -184,8 +184,8 @@ def _run_group(worker: Worker, group: list[PlannedCheckpoint], found: Survey, *,
 def _result(cell: CellRecord) -> str:
     if cell.status == "failed":
         return f"{cell.task} FAILED: {cell.error}"
-    score = next(iter(cell.exact_match.items()), None)
-    shown = f"{score[1]:.1f} % ({score[0]})" if score else "no score"
+    name = "robust" if "robust" in cell.exact_match else next(iter(cell.exact_match), None)
+    shown = "no score" if name is None else f"{cell.exact_match[name]:.1f} %"
     return f"{cell.task}: {shown}, {cell.n_items} items, {cell.time_s:.1f} s"
 
 

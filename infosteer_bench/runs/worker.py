@@ -104,7 +104,6 @@ class Worker:
         assert planned.seed is not None
         self.progress.activity(f"fetching {planned.model.id}")
         model_path = materialize(planned.model)
-        planned.method.validate_for(_layer_count(model_path))
         mix = self._tokenized(planned, model_path)
         self.close_engine()  # training needs the memory
         target = self.weights_dir(planned)
@@ -190,6 +189,7 @@ class Worker:
                 prompt=grid.prompt,
                 data_root=self.places.data_root,
                 include_path=Path(grid.include_path) if grid.include_path else None,
+                on_progress=lambda done, total: self.progress.activity(f"{planned.label}: {task} {done}/{total}"),
             )
         except Exception as error:  # the other cells go on
             reason = self._failure(f"{planned.key}--{task}", error)
@@ -256,10 +256,3 @@ class Worker:
             self._engine.close()
             self._engine = None
             gc.collect()
-
-
-def _layer_count(model_path: Path) -> int:
-    import json
-
-    config = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
-    return int(config["num_hidden_layers"])

@@ -181,13 +181,13 @@ def test_a_task_without_right_or_wrong_is_refused(engine: HFEngine, tmp_path: Pa
 def test_same_scores_as_lm_evals_own_model(engine: HFEngine, tiny_data: Path) -> None:
     """The same task objects, run by lm-eval's HFLM on the same checkpoint."""
     from lm_eval.evaluator import simple_evaluate
-    from lm_eval.models.huggingface import HFLM as TheirLM
+    from lm_eval.models import huggingface
 
     from infosteer_bench.tasks.catalog import build_task
 
     ours = _run(engine, "piqa", tiny_data)
     lm = engine.lm
-    theirs = TheirLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=3, max_length=1024)  # type: ignore[attr-defined]
+    theirs = huggingface.HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=3, max_length=1024)  # type: ignore[attr-defined]
     task = build_task(read_tasks()["piqa"], prompt=PLAIN, data_root=tiny_data)
     task.set_config("generation_kwargs", {**task.get_config("generation_kwargs"), "max_gen_toks": 16})
     results: Any = simple_evaluate(theirs, tasks=[task], bootstrap_iters=0, log_samples=True)

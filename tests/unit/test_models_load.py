@@ -281,3 +281,17 @@ def test_code_in_a_checkpoint_is_never_run(folder: Path, tmp_path: Path) -> None
     load_model(folder, dtype="float32")
     load_tokenizer(folder)
     assert not mark.exists()
+
+
+def test_gemma2_keeps_its_soft_capping(tiny_models: dict[str, Path]) -> None:
+    """The default attention of transformers ignores attn_logit_softcapping; ours computes it."""
+    from transformers import AutoModelForCausalLM
+
+    ids = torch.arange(5, 45)[None]
+    model = load_model(tiny_models["gemma2"], dtype="float32")
+    assert model.config.attn_logit_softcapping
+    capped = AutoModelForCausalLM.from_pretrained(tiny_models["gemma2"], attn_implementation="eager")
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, capped(ids).logits)
+    model.save_pretrained(tiny_models["gemma2"].parent / "resaved")
+    assert "attn_implementation" not in (tiny_models["gemma2"].parent / "resaved/config.json").read_text()

@@ -1,0 +1,55 @@
+"""The real command line in subprocesses: started, waited for, interrupted, killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment (offline, scratch caches: conftest) plus `changes`."""
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **changes}
+
+
+def start(arguments: list[str], folder: Path, **changes: str) -> subprocess.Popen[str]:
+    """Start `python -m infosteer_bench ARGUMENTS` in `folder`, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "infosteer_bench", *arguments],
+        cwd=folder,
+        env=environment(**changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(arguments: list[str], folder: Path, *, expect: int = 0, **changes: str) -> tuple[str, str]:
+    """Run to the end; returns (stdout, stderr) and insists on the exit code."""
+    process = start(arguments, folder, **changes)
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == expect, f"exit {process.returncode}, wanted {expect}\n{out}\n{err}"
+    return out, err
+
+
+def stop_when(
+    ready: Callable[[], bool], arguments: list[str], folder: Path, *, by: signal.Signals, timeout_s: float = 300
+) -> tuple[int, str]:
+    """Start, wait until `ready`, send the signal to the process; returns (exit code, stderr)."""
+    process = start(arguments, folder)
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        assert process.poll() is None, f"ended by itself: {process.communicate()}"
+        assert time.monotonic() < deadline, "never got so far"
+        time.sleep(0.02)
+    process.send_signal(by)
+    _, err = process.communicate(timeout=120)
+    return process.returncode, err

@@ -1,0 +1,133 @@
+"""The real vLLM engine on tiny models: swaps that are true, swaps that are not, and the same answers as engine hf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from lm_eval.api.instance import Instance
+from loud import build_loud
+from tiny import build_data_root
+
+from infosteer_bench.evaluation import Engine, Generation, make_engine
+from infosteer_bench.evaluation.evaluate import evaluate_task
+from infosteer_bench.grid import EvalConfig, PromptConfig
+from infosteer_bench.tasks.catalog import read_tasks
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
+
+CONFIG = EvalConfig(dtype="float32", max_new_tokens=24, batch_size=8, limit=6)
+PROMPTS = [f"He had {n} apples{' and gave 5 away' * (n % 4)}, how many are left?{n}\n" for n in range(24)]
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two checkpoints of one shape. Llama's output matrix is its own, Qwen2's is tied to the embedding."""
+    folder = tmp_path_factory.mktemp(request.param)
+    first, second = (build_loud(request.param, folder / str(seed), seed) for seed in (0, 1))
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def engine(models: tuple[Path, Path]) -> Iterator[Engine]:
+    """A live engine that has the first checkpoint; its processes are gone afterwards."""
+    made = make_engine("vllm", eval_config=CONFIG)
+    made.load(models[0], weight_digest="0", runtime=None)
+    running = _engine_processes()
+    assert running
+    yield made
+    made.close()
+    assert not _engine_processes()
+    assert not any(process.is_running() for process in running)
+
+
+def _engine_processes() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+def _answers(engine: Engine) -> list[Generation]:
+    options = {"until": ["\n\n", "apples"]}
+    return engine.lm.generate_until([Instance("generate_until", {}, (prompt, options), 0) for prompt in PROMPTS])
+
+
+def _scores(engine: Engine) -> list[tuple[float, bool]]:
+    pairs = [(prompt, f"the correct answer is answer{k}") for prompt in PROMPTS[:6] for k in (1, 2)]
+    return engine.lm.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in pairs])
+
+
+def test_swap_and_back_equal_to_hf(engine: Engine, models: tuple[Path, Path]) -> None:
+    hf = make_engine("hf", eval_config=CONFIG)
+    before = _answers(engine)
+    for digest, path in (("1", models[1]), ("0", models[0])):
+        engine.load(path, weight_digest=digest, runtime=None)
+        hf.load(path, weight_digest=digest, runtime=None)
+        ours, theirs = _answers(engine), _answers(hf)
+        same = [
+            (a, a.n_tokens, a.finish_reason) == (b, b.n_tokens, b.finish_reason)
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        assert sum(same) >= 0.9 * len(same)
+        assert (ours == before) == (digest == "0"), "the first checkpoint's answers, and only those, come back"
+        for (a, a_greedy), (b, b_greedy) in zip(_scores(engine), _scores(hf), strict=True):
+            assert a == pytest.approx(b, abs=1e-3)
+            assert a_greedy == b_greedy
+    assert engine.engine_starts == 1
+
+
+def test_a_task_scores_the_same_as_with_hf(engine: Engine, models: tuple[Path, Path], tmp_path: Path) -> None:
+    root = build_data_root(tmp_path / "data")
+    info = read_tasks()["siqa"]
+    hf = make_engine("hf", eval_config=CONFIG)
+    hf.load(models[0], weight_digest="0", runtime=None)
+    engine.load(models[0], weight_digest="0", runtime=None)
+    seen: list[tuple[int, int]] = []
+    ours, theirs = (
+        evaluate_task(
+            one,
+            info,
+            eval_config=CONFIG,
+            prompt=PromptConfig(),
+            data_root=root,
+            on_progress=lambda done, total: seen.append((done, total)),
+        )
+        for one in (engine, hf)
+    )
+    assert (6, 6) in seen
+    assert ours.rows == theirs.rows
+    assert (ours.exact_match, ours.option_rank) == (theirs.exact_match, theirs.option_rank)
+
+
+def test_a_swap_that_did_nothing_is_found(
+    engine: Any, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    engine.load(models[0], weight_digest="0", runtime=None)
+    real = engine._llm.collective_rpc
+    ignored = {"reload_weights"}
+
+    def deaf(method: str, **kwargs: Any) -> list[Any]:
+        return [None] if method in ignored else real(method, **kwargs)
+
+    monkeypatch.setattr(engine._llm, "collective_rpc", deaf)
+    assert "does not hold the weights" in engine._swap(models[1])
+    assert engine._swap(models[0]) is None, "the first checkpoint is still there"
+
+    # A tied output matrix, packed apart for the CPU, is left behind by vLLM's reload; the probe must see that alone.
+    ignored.clear()
+    ignored.add("refresh_tied_head")
+    problem = engine._swap(models[1])
+    tied = "qwen2" in str(models[0]) and engine._llm.llm_engine.vllm_config.device_config.device_type != "cuda"
+    assert ("1 of" in problem and "lm_head.weight" in problem) if tied else problem is None
+
+    ignored.clear()
+    assert engine._swap(models[0]) is None
+    ignored.add("reload_weights")
+    starts = engine.engine_starts
+    capfd.readouterr()
+    engine.load(models[1], weight_digest="1", runtime=None)
+    assert engine.engine_starts == starts + 1, "a fresh engine replaces one that does not take weights"
+    assert engine._wrong_weights(models[1]) is None
+    assert capfd.readouterr() == ("", ""), "a start is silent"

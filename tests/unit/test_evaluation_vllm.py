@@ -1,0 +1,260 @@
+"""What of the vllm engine can be tested without vLLM: which checkpoints may be swapped, what must have been loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import build_tiny
+
+from infosteer_bench.errors import CellFailure, UserError
+from infosteer_bench.evaluation import vllm as vllm_module
+from infosteer_bench.evaluation.vllm import VLLMEngine, _ReportingBar, _shape_digest, cpu_cache_bytes
+from infosteer_bench.evaluation.vllm_weights import expected_digests
+from infosteer_bench.evaluation.vllm_worker import COLUMNS, WeightProbe, spread, tensor_digest
+from infosteer_bench.grid import EvalConfig
+from infosteer_bench.models.load import load_model, load_tokenizer
+
+NAMES = [
+    "model.embed_tokens.weight",
+    "model.embed_tokens.packed",
+    "model.norm.weight",
+    "model.layers.1.input_layernorm.weight",
+    "model.layers.0.self_attn.qkv_proj.weight",
+    "model.layers.1.mlp.gate_up_proj.weight",
+    "model.layers.1.mlp.down_proj.weight",
+    "lm_head.weight",
+]
+
+
+def _shape(path: Path) -> str:
+    return _shape_digest(path, load_tokenizer(path))
+
+
+def _vocabulary(path: Path) -> int:
+    return json.loads((path / "config.json").read_text())["vocab_size"]
+
+
+def _digests(path: Path, names: list[str] = NAMES, dtype: str = "float32") -> dict[str, str]:
+    return expected_digests(path, names, dtype=dtype, vocab_size=_vocabulary(path))
+
+
+def test_only_equal_shapes_and_tokenizers_are_swapped(tmp_path: Path) -> None:
+    first, second = build_tiny("llama", tmp_path / "a", seed=0), build_tiny("llama", tmp_path / "b", seed=1)
+    assert _shape(first) == _shape(second)
+    load_model(first, dtype="bfloat16").save_pretrained(str(tmp_path / "resaved"))
+    load_tokenizer(first).save_pretrained(str(tmp_path / "resaved"))
+    assert _shape(tmp_path / "resaved") == _shape(first), "a fine-tuned checkpoint must swap with its base"
+    assert _shape(build_tiny("qwen2", tmp_path / "c")) != _shape(first)
+    other = build_tiny("llama", tmp_path / "d", vocab_text="other words altogether, so other merges\n" * 3)
+    shutil.copy(first / "config.json", other / "config.json")
+    assert _shape(other) != _shape(first), "another tokenizer decodes to other texts"
+    config = json.loads((second / "config.json").read_text())
+    (second / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    assert _shape(second) != _shape(first)
+
+
+def test_digests_tell_any_two_checkpoints_apart(tmp_path: Path) -> None:
+    first, second = build_tiny("qwen2", tmp_path / "a", seed=0), build_tiny("qwen2", tmp_path / "b", seed=1)
+    same, other = _digests(first), _digests(second)
+    equal = {name for name in NAMES if same[name] == other[name]}
+    assert equal == {name for name in NAMES if "norm" in name}, "norms start at one in both"
+    tensors = load_file(first / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    tensors[name][3, -1] += 1e-3  # the last column is among those read
+    save_file(tensors, first / "model.safetensors", metadata={"format": "pt"})
+    changed = _digests(first)
+    assert {key for key in NAMES if changed[key] != same[key]} == {name}
+
+
+def test_digests_are_in_the_engines_dtype_and_know_shards(tmp_path: Path) -> None:
+    path = build_tiny("llama", tmp_path / "a")
+    half = load_model(path, dtype="bfloat16")
+    half.save_pretrained(str(tmp_path / "half"), max_shard_size="40KB")
+    assert (tmp_path / "half" / "model.safetensors.index.json").is_file()
+    assert _digests(path, dtype="bfloat16") == _digests(tmp_path / "half", dtype="bfloat16")
+    assert _digests(path, dtype="float32") != _digests(path, dtype="bfloat16")
+    with pytest.raises(CellFailure, match=r"model\.layers\.9.*lacks"):
+        _digests(path, ["model.layers.9.mlp.down_proj.weight"])
+
+
+class _Linear(torch.nn.Module):
+    """A layer as vLLM has them: the kernel holds the weight, the parameter may be empty."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(0))
+        self.input_size, self.params_dtype = weight.shape[1], weight.dtype
+        self.quant_method = type("Method", (), {"apply": staticmethod(lambda _, x, bias: x @ weight.t())})()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_probe_reads_repacked_matrices_exactly(tmp_path: Path, dtype: str) -> None:
+    path = build_tiny("llama", tmp_path / "a")
+    tensors = {k: v.to(getattr(torch, dtype)) for k, v in load_file(path / "model.safetensors").items()}
+    prefix = "model.layers.0.self_attn."
+    fused = torch.cat([tensors[f"{prefix}{part}_proj.weight"] for part in "qkv"])
+    tree = torch.nn.ModuleDict({"norm": torch.nn.Module(), "embed_tokens": torch.nn.Module()})
+    tree["norm"].weight = torch.nn.Parameter(tensors["model.norm.weight"])
+    padded = torch.cat([tensors["model.embed_tokens.weight"], torch.zeros(13, 64, dtype=getattr(torch, dtype))])
+    tree["embed_tokens"].weight = torch.nn.Parameter(padded)
+    layer = torch.nn.ModuleDict({
+        "self_attn": torch.nn.ModuleDict({"qkv_proj": _Linear(fused)}),
+        "mlp": torch.nn.ModuleDict({"down_proj": _Linear(tensors["model.layers.0.mlp.down_proj.weight"])}),
+    })  # fmt: skip
+    tree["layers"] = torch.nn.ModuleDict({"0": layer})
+    probe = WeightProbe()
+    probe.model_runner = type("Runner", (), {"get_model": lambda _: torch.nn.ModuleDict({"model": tree})})()
+    held = probe.probe_weights(_vocabulary(path))
+    assert len(held) == 4
+    assert held == _digests(path, list(held), dtype=dtype)
+
+
+def test_spread_and_digest() -> None:
+    assert spread(5, 8) == [0, 1, 2, 3, 4]
+    places = spread(1000, COLUMNS)
+    assert (places[0], places[-1], len(set(places))) == (0, 999, COLUMNS)
+    assert tensor_digest(torch.tensor([0.0, 1.0])) == tensor_digest(torch.tensor([-0.0, 1.0]))
+    assert tensor_digest(torch.zeros(2, 3)) != tensor_digest(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("problem", [None, "still differs"])
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_wrong_swap_restarts_once_and_then_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str | None, alive: bool
+) -> None:
+    path = build_tiny("qwen2", tmp_path / "a")
+    engine = VLLMEngine(EvalConfig(dtype="float32"))
+    calls: list[str] = []
+    if alive:
+        engine._shape = _shape(path)  # something of this shape is loaded, so a swap is tried first
+
+    def swap(checkpoint: Path) -> str:
+        calls.append("swap")
+        return "differs"
+
+    def start(checkpoint: Path, shape: str) -> str | None:
+        calls.append("start")
+        return problem
+
+    monkeypatch.setattr(engine, "_swap", swap)
+    monkeypatch.setattr(engine, "_start", start)
+    if problem:
+        with pytest.raises(CellFailure, match=problem):
+            engine.load(path, weight_digest="0", runtime=None)
+        with pytest.raises(RuntimeError):
+            _ = engine.lm
+    else:
+        engine.load(path, weight_digest="0", runtime=None)
+        assert engine.lm.max_length == 1024
+    assert calls == (["swap", "start"] if alive else ["start"])
+
+
+def test_an_engine_that_died_is_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = build_tiny("qwen2", tmp_path / "a")
+    engine = VLLMEngine(EvalConfig(dtype="float32"))
+    starts: list[str] = []
+    monkeypatch.setattr(engine, "_start", lambda checkpoint, shape: starts.append(shape))
+    engine.load(path, weight_digest="0", runtime=None)
+
+    class Dead:
+        def generate(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError("EngineCore encountered an issue")
+
+    lm: Any = engine.lm
+    lm.llm = Dead()
+    with pytest.raises(CellFailure, match="vllm failed while answering: RuntimeError: EngineCore"):
+        lm._run([[1, 2]], None)
+    engine.load(path, weight_digest="0", runtime=None)
+    assert len(starts) == 2
+
+
+def test_processes_are_started_offline_and_with_their_stderr_apart(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import multiprocessing
+    import os
+    import tempfile
+
+    from infosteer_bench.evaluation.vllm_process import descendants, end, engine_environment, last_error
+
+    monkeypatch.delenv("INFOSTEER_DEBUG", raising=False)
+    before = descendants()
+    with tempfile.TemporaryFile() as said:
+        with engine_environment(said):
+            assert os.environ["HF_HUB_OFFLINE"] == "1"
+            child = multiprocessing.get_context("spawn").Process(target=int, args=("no number",))
+            child.start()
+            print("ours", file=sys.stderr)
+        child.join()
+        assert "invalid literal" in (last_error(said) or "")
+    assert capfd.readouterr().err == "ours\n"
+    sleeper = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    sleeper.start()
+    started = descendants() - before
+    assert [process.pid for process in started] == [sleeper.pid]
+    sleeper.terminate()
+    end(started)
+    assert not descendants() - before
+
+
+def test_an_engine_ends_with_its_owner(tmp_path: Path) -> None:
+    """Owner, engine core, worker: a SIGKILL of the first takes the others along."""
+    worker = (
+        "import os, sys, time; from infosteer_bench.evaluation.vllm_worker import end_with_owner\n"
+        "end_with_owner(int(sys.argv[1])); print(os.getppid(), os.getpid(), flush=True); time.sleep(600)"
+    )
+    core = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[2], sys.argv[1]])"
+    owner = (
+        "import os, subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv[1], str(os.getpid()), sys.argv[2]])"
+    )
+    command = [sys.executable, "-c", owner, core, worker]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        below = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+        assert len(below) == 2
+        process.kill()
+    _, alive = psutil.wait_procs(below, timeout=30)
+    assert not alive
+
+
+def test_steering_at_inference_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="engine vllm cannot honour"):
+        VLLMEngine(EvalConfig()).load(tmp_path, weight_digest="0", runtime={"alpha": 1})
+
+
+def test_memory_for_keys_and_values_on_a_cpu() -> None:
+    gib = 1024**3
+    assert [cpu_cache_bytes(n * gib) // gib for n in (2, 8, 16, 24, 500)] == [1, 1, 2, 3, 4]
+
+
+def test_options_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = build_tiny("llama", tmp_path / "a")
+    monkeypatch.setattr(vllm_module, "cuda_found", lambda: False)
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    options = VLLMEngine(EvalConfig(dtype="float32"))._options(path)
+    assert (options["dtype"], options["enforce_eager"], options["max_model_len"]) == ("float32", True, 1024)
+    assert "kv_cache_memory_bytes" in options
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "2")
+    assert "kv_cache_memory_bytes" not in VLLMEngine(EvalConfig())._options(path), "the user's own choice counts"
+
+
+def test_progress_through_vllms_bar() -> None:
+    seen: list[Any] = []
+    bar = _ReportingBar(lambda done, total: seen.append((done, total)), total=3, desc="Processed prompts")
+    bar.update(1)
+    bar.update(2)
+    bar.close()
+    assert seen == [(1, 3), (3, 3)]
+    assert bar.format_dict["elapsed"] > 0
+    assert list(_ReportingBar(lambda *_: seen.append("tokenising"), [1, 2], desc="Rendering")) == [1, 2]
+    assert len(seen) == 2

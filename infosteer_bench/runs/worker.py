@@ -36,6 +36,7 @@ class Worker:
         self.plan, self.run_dir, self.places, self.progress, self.records = plan, run_dir, places, progress, records
         self._engine: Engine | None = None
         self._mix: tuple[tuple[str, str], TokenizedMix] | None = None
+        self._notes: set[str] = set()
 
     def weights_dir(self, planned: PlannedCheckpoint) -> Path:
         """Where the checkpoint's weights lie; the model's own folder for `base`."""
@@ -124,7 +125,7 @@ class Worker:
         )
         gc.collect()
         for warning in result.warnings:
-            self.progress.line(f"note: {planned.label}: {warning}")
+            self._note(f"note: {planned.model.id} on {planned.mix.name}: {warning}")
         return {
             "weight_digest": weight_digest(target),
             "path": str(target.relative_to(self.run_dir)),
@@ -139,6 +140,12 @@ class Worker:
             },
             "training": result.to_dict(),
         }
+
+    def _note(self, text: str) -> None:
+        """Say a thing once, however many checkpoints it holds for; every record has it anyway."""
+        if text not in self._notes:
+            self._notes.add(text)
+            self.progress.line(text)
 
     def _tokenized(self, planned: PlannedCheckpoint, model_path: Path) -> TokenizedMix:
         from infosteer_bench.data.mixes import tokenize_mix

@@ -104,13 +104,12 @@ def test_two_runs_on_one_folder(arguments: list[str], tmp_path: Path) -> None:
 
 
 def test_a_failed_checkpoint_is_named_and_the_rest_goes_on(arguments: list[str], tmp_path: Path) -> None:
-    failing = [*arguments, "--tasks", "gsm8k,boolq", "--set", "methods.infosteer-intervention.alpha=1e38"]
-    failing += ["--set", "methods.infosteer-intervention.fraction=1"]
+    failing = [*arguments, "--tasks", "gsm8k,boolq", "--set", "methods.infosteer-regularization.lambda=1e38"]
     _, err = run(failing, tmp_path, expect=1)
-    assert "the loss is not finite" in err or "the gradient norm is" in err
+    assert "step 1: the loss is not finite" in err
     assert "logs/" in err
     rows = list(csv.DictReader(board(tmp_path).open()))
-    assert {row["method"] for row in rows if row["accuracy"]} == {"base", "sft", "infosteer-regularization"}
+    assert {row["method"] for row in rows if row["accuracy"]} == {"base", "sft", "infosteer-intervention"}
 
 
 def test_paper_grid_through_the_hub(tiny_models: dict[str, Path], invented_data: Path, tmp_path: Path) -> None:
@@ -137,7 +136,7 @@ def test_paper_grid_through_the_hub(tiny_models: dict[str, Path], invented_data:
         assert not (work / "runs").exists()
         out, _ = run(command, work, HF_TOKEN="hf_loopback", **hub_environment)
         assert hub.count("pytorch_model") == 0
-    assert "300 of 300 cells done" in out
+    assert "360 of 360 cells done" in out
     rows = list(csv.DictReader(board(work, "paper").open()))
     assert len({row["model"] for row in rows}) == 6
     reported = [row for row in rows if row["model"] == "qwen2.5-1.5b" and row["task"] == "boolq"]
@@ -170,7 +169,7 @@ def test_eval_of_any_checkpoint(tiny_models: dict[str, Path], invented_data: Pat
     assert {(row["task"], row["n_items"]) for row in rows if ":" not in row["task"]} == {("boolq", "2"), ("svamp", "2")}
 
 
-def test_train_under_accelerate_launch(tiny_models: dict[str, Path], invented_data: Path, tmp_path: Path) -> None:
+def test_train_under_a_launcher(tiny_models: dict[str, Path], invented_data: Path, tmp_path: Path) -> None:
     """Two gloo ranks: one record, one checkpoint, twice the rows per step."""
     command = [
         *("train", "--grid", "laptop", "--models", str(tiny_models["llama"]), "--data-root", str(invented_data)),
@@ -179,9 +178,8 @@ def test_train_under_accelerate_launch(tiny_models: dict[str, Path], invented_da
     ]
     subprocess.run(
         [
-            *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"),
-            *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
-            *("-m", "infosteer_bench", *command),
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
+            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "infosteer_bench", *command),
         ],
         cwd=tmp_path,
         env=environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=""),

@@ -35,13 +35,13 @@ def start(arguments: list[str], folder: Path, **changes: str) -> subprocess.Pope
 def run(arguments: list[str], folder: Path, *, expect: int = 0, **changes: str) -> tuple[str, str]:
     """Run to the end; returns (stdout, stderr) and insists on the exit code."""
     process = start(arguments, folder, **changes)
-    out, err = process.communicate(timeout=900)
+    out, err = process.communicate(timeout=1400)
     assert process.returncode == expect, f"exit {process.returncode}, wanted {expect}\n{out}\n{err}"
     return out, err
 
 
 def stop_when(
-    ready: Callable[[], bool], arguments: list[str], folder: Path, *, by: signal.Signals, timeout_s: float = 300
+    ready: Callable[[], bool], arguments: list[str], folder: Path, *, by: signal.Signals, timeout_s: float = 900
 ) -> tuple[int, str]:
     """Start, wait until `ready`, send the signal to the process; returns (exit code, stderr)."""
     process = start(arguments, folder)
@@ -51,5 +51,5 @@ def stop_when(
         assert time.monotonic() < deadline, "never got so far"
         time.sleep(0.02)
     process.send_signal(by)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     return process.returncode, err

@@ -184,7 +184,7 @@ def test_train_under_a_launcher(tiny_models: dict[str, Path], invented_data: Pat
         cwd=tmp_path,
         env=environment(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=""),
         check=True,
-        timeout=600,
+        timeout=1200,
     )
     (record,) = (tmp_path / "runs/laptop/checkpoints").glob("*.json")
     content = json.loads(record.read_text())

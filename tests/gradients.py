@@ -67,13 +67,12 @@ def trainer_gradients(
     batch: int,
     accumulation: int,
     checkpointing: bool,
-    world: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     """Gradients right before the optimizer's step, from the real trainer."""
     model = load_model(model_path, dtype="float32").to(dtype)
     steered = METHODS.get(method.removesuffix("-literal")).configure(SETTINGS[method])
-    rows = ragged_rows(batch * accumulation * world)
+    rows = ragged_rows(batch * accumulation)
     config = TrainConfig(
         batch_size=batch,
         gradient_accumulation=accumulation,
@@ -143,9 +142,7 @@ def main() -> None:
 
     out, model_path, methods = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     for method in methods:
-        gradients = trainer_gradients(
-            model_path, out, method=method, batch=2, accumulation=2, checkpointing=True, world=2
-        )
+        gradients = trainer_gradients(model_path, out, method=method, batch=2, accumulation=4, checkpointing=True)
         if os.environ["RANK"] == "0":
             torch.save(gradients, out / f"{method}.pt")
 

@@ -170,8 +170,8 @@ def _run(plan: Plan, run_dir: Path, places: Places, *, quiet: bool, keep_weights
     from infosteer_bench.runs.local import run
 
     outcome = run(plan, run_dir, places, quiet=quiet, keep_weights=keep_weights)
-    board = publish(run_dir, run_dir / "leaderboard")
-    print(f"{outcome.done} of {plan.n_cells} cells done; leaderboard: {board / 'leaderboard.md'}")
+    board = publish(run_dir, run_dir / "leaderboard") / "leaderboard.md" if outcome.done else "none, nothing is done"
+    print(f"{outcome.done} of {plan.n_cells} cells done; leaderboard: {board}")
     return _ended(outcome.failures)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,11 +19,14 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from infosteer_bench.errors import CellFailure
-from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation, refuse_runtime
+from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation
 from infosteer_bench.evaluation.lm import EngineLM, cut_at_stop, end_token_ids, window
 from infosteer_bench.evaluation.quiet import quiet
 from infosteer_bench.grid import EvalConfig
+from infosteer_bench.methods import METHODS
+from infosteer_bench.models.families import family_of
 from infosteer_bench.models.load import load_model, load_tokenizer
+from infosteer_bench.records import canonical_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,7 +49,8 @@ class HFEngine:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.engine_starts = 0
         self._lm: HFLM | None = None
-        self._loaded: tuple[Path, str] | None = None
+        self._loaded: tuple[Path, str, str] | None = None
+        self._steering = ExitStack()
 
     @property
     def lm(self) -> EngineLM:
@@ -56,8 +61,8 @@ class HFEngine:
 
     def load(self, checkpoint: Path, *, weight_digest: str, runtime: dict[str, Any] | None) -> None:
         """See `engine.Engine.load`; the old model is freed before the new one is read."""
-        refuse_runtime(self.name, runtime)
-        if self._loaded == (checkpoint, weight_digest):
+        wanted = (checkpoint, weight_digest, canonical_json(runtime))
+        if self._loaded == wanted:
             return
         self.close()
         with quiet():
@@ -67,10 +72,14 @@ class HFEngine:
         self.engine_starts += 1
         limit = window(checkpoint, MAX_CONTEXT)
         self._lm = HFLM(model, tokenizer, eval_config=self.eval_config, max_length=limit, eos_ids=ends)
-        self._loaded = (checkpoint, weight_digest)
+        if runtime is not None:  # a method that steers while answering too
+            method = METHODS.get(runtime["name"]).configure(runtime["settings"])
+            self._steering.enter_context(method.attach(model, family_of(model.config)))
+        self._loaded = wanted
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model, its hooks first."""
+        self._steering.close()
         self._lm = self._loaded = None
         gc.collect()
         if self.device.type == "cuda":

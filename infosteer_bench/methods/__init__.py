@@ -11,6 +11,7 @@ from pathlib import Path
 
 from infosteer_bench.errors import UserError, unknown_name
 from infosteer_bench.methods.base import Method
+from infosteer_bench.records import file_sha256
 from infosteer_bench.registry import Registry
 
 METHODS: Registry[type[Method]] = Registry("method")
@@ -36,6 +37,7 @@ def register_file(path: Path) -> str:
         if known.__module__ != method.__module__:
             raise UserError(f"method file {path}: the name {method.name!r} is taken", hint="choose another name")
         METHODS.unregister(method.name)
+    method.source_digest = file_sha256(path)[:16]
     METHODS.register(method.name, method)
     return method.name
 

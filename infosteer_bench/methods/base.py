@@ -42,6 +42,7 @@ class Method:
     summary: ClassVar[str]
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
+    source_digest: ClassVar[str | None] = None  # set for a method that comes from a user's own file
     Config: ClassVar[type[Frozen]] = NoConfig
 
     def __init__(self, config: Frozen | None = None) -> None:
@@ -70,8 +71,9 @@ class Method:
         return ",".join(f"{name}={_plain(value)}" for name, value in sorted(changed.items()))
 
     def identity(self) -> dict[str, Any]:
-        """What of this method changes weights: name, algorithm version, settings."""
-        return {"name": self.name, "version": self.version, "settings": self.config.identity_dict()}
+        """What of this method changes weights: name, algorithm version, settings, and a user's own file."""
+        own = {"source": self.source_digest} if self.source_digest else {}
+        return {"name": self.name, "version": self.version, "settings": self.config.identity_dict(), **own}
 
     @property
     def runtime(self) -> dict[str, Any] | None:
@@ -80,6 +82,10 @@ class Method:
 
     def validate_for(self, n_layers: int) -> None:
         """Raise UserError if the settings cannot apply to a model of this many layers."""
+
+    def facts(self, n_layers: int) -> dict[str, float]:  # noqa: ARG002
+        """Numbers worth recording with a checkpoint of this many layers."""
+        return {}
 
     def prepare(self, model: PreTrainedModel, family: Family) -> PreTrainedModel:  # noqa: ARG002
         """Wrap the model or add parameters before the optimizer is built."""

@@ -48,6 +48,12 @@ class InfoSteerRegularization(Method):
         except ValueError as error:
             raise UserError(f"method {self.name}: {error}") from None
 
+    def facts(self, n_layers: int) -> dict[str, float]:
+        """lambda times the number of layers: the sum over layers lets lambda's effect grow with depth."""
+        from infosteer_bench.memory.tap import select_layers
+
+        return {"lambda_times_layers": self.config.lambda_ * len(select_layers(self.config.layers, n_layers))}
+
     @contextlib.contextmanager
     def attach(self, model: PreTrainedModel, family: Family) -> Iterator[Any]:  # noqa: ARG002
         """Read every chosen layer's key coefficients; yields the tap."""

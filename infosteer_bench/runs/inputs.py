@@ -55,7 +55,10 @@ def resolve_inputs(grid: Grid, places: Places) -> Inputs:
     tasks = {name: known[name] for name in names}
     specs = _serving(grid, names, known)
     texts = select_models(list(grid.models), grid_models=grid.models)
+    if not texts:
+        raise UserError(f"grid {grid.name} names no model", hint="give --models, or models: in the grid")
     engine, reason = choose_backend(grid.eval.backend)
+    _check_fit(grid, methods, tasks, engine)
     source = open_source(places.data_root)
     test_files = {name: source.get(info.data_file) for name, info in tasks.items() if info.data_file}
     models = tuple(resolve_model(text, model_root=places.model_root) for text in texts)
@@ -89,6 +92,22 @@ def configure_methods(grid: Grid) -> tuple[Method, ...]:
             raise UserError(f"grid {grid.name}: method {method.name} stands twice with the same settings")
         seen.add((method.name, method.arm))
     return methods
+
+
+def _check_fit(grid: Grid, methods: tuple[Method, ...], tasks: dict[str, TaskInfo], engine: str) -> None:
+    """Refuse before any training what no cell could honour."""
+    for method in methods:
+        if method.runtime is not None and engine != "hf":
+            raise UserError(
+                f"method {method.name} [{method.arm}] steers while answering, which engine {engine} cannot do",
+                hint="--backend hf, or apply_at_inference=false",
+            )
+    own = [name for name, info in tasks.items() if info.kind == "other"]
+    if grid.prompt.template == "alpaca" and own:
+        raise UserError(
+            f"prompt.template=alpaca wraps our tasks only, and {own[0]!r} is a YAML of your own",
+            hint="write the wrapper into its doc_to_text and use template plain, or leave the task out",
+        )
 
 
 def _serving(grid: Grid, names: list[str], known: dict[str, TaskInfo]) -> tuple[MixSpec, ...]:

@@ -27,7 +27,7 @@ from infosteer_bench.records import (
     write_atomic,
 )
 from infosteer_bench.runs.inputs import Places
-from infosteer_bench.runs.plan import Plan, PlannedCheckpoint, cell_identity, cell_key, describe
+from infosteer_bench.runs.plan import Plan, PlannedCheckpoint, cell_identity, cell_key, describe, task_split
 from infosteer_bench.runs.progress import Progress
 from infosteer_bench.runs.worker import Worker
 
@@ -42,6 +42,7 @@ class Survey:
     failed: int = 0
     stale: int = 0
     problems: list[str] = field(default_factory=list)
+    resplit: list[tuple[CellRecord, str]] = field(default_factory=list)  # done, but ID or OOD by this plan's mixes
 
     @property
     def missing(self) -> int:
@@ -65,8 +66,11 @@ def survey(plan: Plan, run_dir: Path) -> Survey:
             found.records[planned.key] = record
         found.open_tasks[planned.key] = []
         for task in planned.tasks:
-            key, state = _cell_state(plan, planned, task, run_dir, record)
+            key, state, cell = _cell_state(plan, planned, task, run_dir, record)
             current.add(key)
+            split = task_split(plan, planned, task)
+            if state == "done" and cell is not None and cell.split != split:
+                found.resplit.append((cell, split))
             found.done += state == "done"
             found.failed += state == "failed"
             if state != "done":
@@ -80,20 +84,20 @@ def survey(plan: Plan, run_dir: Path) -> Survey:
 
 def _cell_state(
     plan: Plan, planned: PlannedCheckpoint, task: str, run_dir: Path, record: CheckpointRecord | None
-) -> tuple[str, str]:
+) -> tuple[str, str, CellRecord | None]:
     identity = cell_identity(plan, planned, task, (record.weight_digest if record else None) or "")
     key = cell_key(planned, task, identity)
     path = run_dir / CellRecord.FOLDER / f"{key}.json"
     if record is None or not path.exists():
-        return key, "missing"
+        return key, "missing", None
     try:
         cell = read_record(path, CellRecord)
         if cell.status == "failed":
-            return key, "failed"
+            return key, "failed", cell
         whole = cell.samples_sha256 == file_sha256(samples_path(run_dir, key))
-        return key, "done" if whole else "corrupt"
+        return key, "done" if whole else "corrupt", cell
     except (CorruptRecord, OSError):
-        return key, "corrupt"
+        return key, "corrupt", None
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,10 @@ def run(plan: Plan, run_dir: Path, places: Places, *, quiet: bool = False, keep_
     """
     with _lock(run_dir):
         write_atomic(run_dir / "grid.json", _json(describe(plan, provenance.public_command())))
+        _write_plan(plan, run_dir)  # with the grid, so that a board made in between shows this grid's cells only
         found = survey(plan, run_dir)
+        for cell, split in found.resplit:
+            cell.model_copy(update={"split": split}).save(run_dir)
         failures: list[str] = []
         if found.missing:
             with Progress(total=found.missing, log=run_dir / "run.log", quiet=quiet) as progress:

@@ -7,6 +7,7 @@ Libraries, tasks, mixes and the engine are loaded once and serve all cells (impo
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import time
 import traceback
@@ -16,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from infosteer_bench import provenance
 from infosteer_bench.errors import CellFailure
-from infosteer_bench.records import CellRecord, CheckpointRecord, samples_path, write_atomic, write_items
+from infosteer_bench.records import (
+    CellRecord,
+    CheckpointRecord,
+    CorruptRecord,
+    read_record,
+    samples_path,
+    write_atomic,
+    write_items,
+)
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint, cell_identity, cell_key, stand_ins, task_split
 
 if TYPE_CHECKING:
@@ -63,8 +72,10 @@ class Worker:
             fields = self._train(planned) if planned.method.trains else self._base(planned)
             record = self._record(planned, status="success", **fields)
         except Exception as error:  # the other checkpoints go on
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise  # a rank that went on alone would leave the others waiting: the launcher ends them all
             record = self._record(planned, status="failed", error=self._failure(planned.key, error))
-        if self.records:
+        if self.records and (record.status == "success" or not self._has_record(planned)):
             record.save(self.run_dir)
         seconds = time.perf_counter() - started
         if record.status == "success" and planned.method.trains:
@@ -75,6 +86,14 @@ class Worker:
         elif record.status == "failed":
             self.progress.line(f"FAILED {planned.label}: {record.error}", always=True)
         return record
+
+    def _has_record(self, planned: PlannedCheckpoint) -> bool:
+        """Is there a record of an earlier success? Its cells stay valid when a later retraining fails."""
+        try:
+            path = self.run_dir / CheckpointRecord.FOLDER / f"{planned.key}.json"
+            return read_record(path, CheckpointRecord).status == "success"
+        except CorruptRecord:
+            return False
 
     def _record(self, planned: PlannedCheckpoint, **fields: Any) -> CheckpointRecord:
         return CheckpointRecord(
@@ -123,7 +142,7 @@ class Worker:
             ),
             on_step=lambda step, steps: self.progress.activity(f"training {planned.label}: step {step}/{steps}"),
         )
-        gc.collect()
+        _free_memory()
         for warning in result.warnings:
             self._note(f"note: {planned.model.id} on {planned.mix.name}: {warning}")
         return {
@@ -138,7 +157,7 @@ class Worker:
                 "rows": mix.n_rows,
                 "dropped_overlong": mix.dropped_overlong,
             },
-            "training": result.to_dict(),
+            "training": {**result.to_dict(), **planned.method.facts(planned.model.n_layers)},
         }
 
     def _note(self, text: str) -> None:
@@ -162,15 +181,14 @@ class Worker:
 
     def cells(self, planned: PlannedCheckpoint, record: CheckpointRecord, tasks: list[str]) -> Iterator[CellRecord]:
         """Answer `tasks` with this checkpoint, one recorded cell after the other."""
-        assert record.weight_digest is not None
-        try:
-            engine = self._loaded_engine(planned, record)
-        except Exception as error:
-            reason = self._failure(planned.key, error)
-            for task in tasks:
-                yield self._cell(planned, record, task, status="failed", error=reason)
-            return
-        for task in tasks:
+        for place, task in enumerate(tasks):
+            try:
+                engine = self._loaded_engine(planned, record)  # loads once; anew after an engine died in a task
+            except Exception as error:
+                reason = self._failure(planned.key, error)
+                for left in tasks[place:]:
+                    yield self._cell(planned, record, left, status="failed", error=reason)
+                return
             self.progress.activity(f"{planned.label}: {task}")
             yield self._evaluate(engine, planned, record, task)
 
@@ -263,3 +281,12 @@ class Worker:
             self._engine.close()
             self._engine = None
             gc.collect()
+
+
+def _free_memory() -> None:
+    """Give back what training cached, so that an engine in another process finds it free."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

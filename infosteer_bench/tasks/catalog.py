@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from infosteer_bench.errors import UserError, unknown_name
 from infosteer_bench.grid import PromptConfig
-from infosteer_bench.records import digest
+from infosteer_bench.records import digest, file_sha256
 from infosteer_bench.tasks.filters import FILTERS_VERSION, KINDS
 from infosteer_bench.tasks.schema import (
     GROUP_FIELDS,
@@ -154,9 +154,22 @@ def _task_info(document: Document) -> TaskInfo:
         type=_choice(document, "metadata", "type", (*TYPES, "other")) if ours else metadata.get("type", "other"),
         default_split=_choice(document, "metadata", "split", ("ID", "OOD")) if ours else "OOD",
         data_file=_data_file(document) if ours else None,
-        digest=digest({"yaml": _plain(data), "filters": FILTERS_VERSION if ours else None}),
+        digest=digest({"yaml": _plain(data), "filters": FILTERS_VERSION} if ours else _own_content(data)),
         version=int(version),
     )
+
+
+def _own_content(data: dict[str, Any]) -> dict[str, Any]:
+    """What a user's task is: its YAML, and the bytes of the local files that it reads."""
+    files = (data.get("dataset_kwargs") or {}).get("data_files") or []
+    named = list(files.values()) if isinstance(files, dict) else files
+    flat = [item for part in ([named] if isinstance(named, str) else named) for item in _listed(part)]
+    local = {str(item): file_sha256(Path(item)) for item in flat if Path(item).is_file()}
+    return {"yaml": _plain(data), "data": local}
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(item) for item in value or []]
 
 
 def _choice(document: Document, section: str, key: str, allowed: Sequence[str]) -> Any:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infosteer_bench.errors import CellFailure
+from infosteer_bench.errors import CellFailure, UserError
 from infosteer_bench.grid import TrainConfig
 from infosteer_bench.methods.base import Method
 
@@ -60,6 +60,7 @@ class TrainResult:
     peak_memory_bytes: int | None
     device: str
     world_size: int
+    resumed_from_step: int | None = None  # then tokens, times and memory are of the part after it
     warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,15 +68,29 @@ class TrainResult:
         return asdict(self)
 
 
-def planned_steps(n_rows: int, config: TrainConfig, *, world_size: int = 1) -> int:
+def planned_steps(n_rows: int, config: TrainConfig) -> int:
     """Optimizer steps that `config` takes over `n_rows` rows."""
-    per_step = config.batch_size * config.gradient_accumulation * world_size
+    per_step = config.batch_size * config.gradient_accumulation
     return config.max_steps or math.ceil(math.ceil(n_rows / per_step) * config.epochs)
 
 
-def recipe_warnings(n_rows: int, config: TrainConfig, *, world_size: int = 1) -> list[str]:
+def accumulation_per_rank(config: TrainConfig, world_size: int) -> int:
+    """Micro-batches per optimizer step and rank, such that the optimizer's batch is the same on any number of ranks:
+    the batch is part of a checkpoint's identity, the number of ranks is not.
+
+    Raises UserError where the accumulation does not divide.
+    """
+    if config.gradient_accumulation % world_size:
+        raise UserError(
+            f"gradient_accumulation {config.gradient_accumulation} does not divide among {world_size} ranks",
+            hint="start a number of ranks that divides it, or change train.gradient_accumulation for every run",
+        )
+    return config.gradient_accumulation // world_size
+
+
+def recipe_warnings(n_rows: int, config: TrainConfig) -> list[str]:
     """What is odd about the recipe for a mix of this size."""
-    steps = planned_steps(n_rows, config, world_size=world_size)
+    steps = planned_steps(n_rows, config)
     if config.warmup_steps > 0.2 * steps:
         return [f"warm-up takes {config.warmup_steps} of {steps} steps (more than 20 %)"]
     return []
@@ -94,7 +109,6 @@ def train_checkpoint(
 ) -> TrainResult:
     """Fine-tune once and write the checkpoint. Raises CellFailure where training itself goes wrong."""
     import torch
-    from transformers.trainer_utils import get_last_checkpoint
 
     from infosteer_bench.models.load import load_model, load_tokenizer
 
@@ -107,13 +121,12 @@ def train_checkpoint(
         model, tokenizer, method=method, mix=mix, config=config, seed=seed, paths=paths, on_step=on_step
     )
     paths.curve.parent.mkdir(parents=True, exist_ok=True)
-    resume = get_last_checkpoint(str(paths.scratch)) if config.save_steps and paths.scratch.is_dir() else None
-    if resume is None:
-        paths.curve.unlink(missing_ok=True)
+    resume = _last_step(paths.scratch) if config.save_steps else None
+    _cut_curve(paths.curve, resume or 0)
     _reset_peak_memory()
     started = time.perf_counter()
     with method.attach(model, family):
-        output = trainer.train(resume_from_checkpoint=resume)
+        output = trainer.train(resume_from_checkpoint=str(paths.scratch / f"checkpoint-{resume}") if resume else None)
     elapsed = time.perf_counter() - started
     peak = _peak_memory()
     for name, value in kept.items():
@@ -129,11 +142,12 @@ def train_checkpoint(
         label_tokens=mix.n_label_tokens,
         loss_final=_last_loss(trainer),
         time_s=round(elapsed, 3),
-        step_time_s=round(output.metrics["train_runtime"] / max(steps, 1), 4),
+        step_time_s=round(output.metrics["train_runtime"] / max(steps - (resume or 0), 1), 4),
         peak_memory_bytes=peak,
         device=str(trainer.accelerator.device),
         world_size=trainer.accelerator.num_processes,
-        warnings=recipe_warnings(mix.n_rows, config, world_size=trainer.accelerator.num_processes),
+        resumed_from_step=resume,
+        warnings=recipe_warnings(mix.n_rows, config),
     )
 
 
@@ -170,7 +184,7 @@ def build_trainer(
         lr_scheduler_type=config.lr_scheduler,
         optim=config.optimizer,
         per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
+        gradient_accumulation_steps=accumulation_per_rank(config, int(os.environ.get("WORLD_SIZE", "1"))),
         gradient_checkpointing=config.gradient_checkpointing,
         # reentrant checkpointing would run the first forward without a graph and lose the penalty's gradient
         gradient_checkpointing_kwargs={"use_reentrant": False},
@@ -193,6 +207,9 @@ def build_trainer(
         average_tokens_across_devices=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    if arguments.n_gpu > 1:
+        # several visible GPUs without a launcher: one is used; DataParallel would change the batch
+        arguments._n_gpu = 1
     trainer = MethodTrainer(
         model=model,
         args=arguments,
@@ -217,7 +234,7 @@ def export(trainer: MethodTrainer, method: Method, target: Path, *, source: Path
     sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     options: dict[str, Any] = {}
     if sharded:
-        state: dict[str, Any] = accelerator.get_state_dict(trainer.model) or {}
+        state: dict[str, Any] = accelerator.get_state_dict(trainer.model_wrapped) or {}
         options["state_dict"] = {name: tensor.to(dtype) for name, tensor in state.items()}
     else:
         model.to(dtype)
@@ -244,6 +261,19 @@ def export(trainer: MethodTrainer, method: Method, target: Path, *, source: Path
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     accelerator.wait_for_everyone()
+
+
+def _last_step(scratch: Path) -> int | None:
+    """The newest step checkpoint that was written to its end (transformers writes trainer_state.json last)."""
+    whole = [path.parent.name for path in scratch.glob("checkpoint-*/trainer_state.json")]
+    return max((int(name.removeprefix("checkpoint-")) for name in whole), default=None)
+
+
+def _cut_curve(curve: Path, step: int) -> None:
+    """Keep the lines up to `step`; what came after it is trained again."""
+    lines = curve.read_text(encoding="utf-8").splitlines(keepends=True) if curve.is_file() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    curve.write_text("".join(kept), encoding="utf-8")
 
 
 def _last_loss(trainer: MethodTrainer) -> float | None:

@@ -190,10 +190,14 @@ def test_training_resumes_from_a_step_checkpoint(model, tmp_path):
     with pytest.raises(Stop):
         train_checkpoint(**arguments, on_step=stop)
     assert not (folder / "weights").exists()
+    # killed in the middle of writing step 3's: not believed
+    (folder / "scratch" / "checkpoint-3").mkdir()
     steps: list[int] = []
     train_checkpoint(**arguments, on_step=lambda step, total: steps.append(step))
     assert steps == [3]
     assert same(weights(folder), weights(tmp_path / "whole"))
+    lines = (folder / "curve.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
 
 
 def test_recipe_warns_where_warmup_eats_the_run():
@@ -238,7 +242,11 @@ def test_a_method_is_one_file(tmp_path):
     )
     try:
         assert register_file(file) == "half"
-        assert METHODS.get("half").configure({}).identity() == {"name": "half", "version": 1, "settings": {}}
+        before = METHODS.get("half").configure({}).identity()
+        assert before.items() >= {"name": "half", "version": 1, "settings": {}}.items()
+        file.write_text(file.read_text() + "# edited\n")
+        register_file(file)
+        assert METHODS.get("half").configure({}).identity() != before  # an edited file is another method
     finally:
         METHODS.unregister("half")
     (tmp_path / "none.py").write_text("x = 1\n")

@@ -1,0 +1,49 @@
+"""`apply_at_inference`: the checkpoint says what it needs, the hf engine does it, another engine refuses beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from infosteer_bench.evaluation.hf import HFEngine
+from infosteer_bench.grid import EvalConfig
+from infosteer_bench.methods import METHODS
+from infosteer_bench.models.load import load_model
+from tests.gradients import _reference_edit
+
+PAIRS = [([5, 6, 7, 8], [9]), ([10, 11], [12])]
+
+
+def runtime(**settings: object) -> dict | None:
+    return METHODS.get("infosteer-intervention").configure({**settings, "apply_at_inference": True}).runtime
+
+
+def test_training_only_needs_nothing() -> None:
+    assert METHODS.get("infosteer-intervention").configure({}).runtime is None
+
+
+def test_hf_engine_lifts_while_answering(tiny_models: dict[str, Path]) -> None:
+    path = tiny_models["llama"]
+    engine = HFEngine(EvalConfig(dtype="float32"))
+    engine.load(path, weight_digest="a", runtime=None)
+    plain = engine.lm.score_ids(PAIRS)
+    engine.load(path, weight_digest="a", runtime=runtime(fraction=0))
+    assert engine.lm.score_ids(PAIRS) == plain
+    engine.load(path, weight_digest="a", runtime=runtime(fraction=0.05, alpha=2))
+    lifted = engine.lm.score_ids(PAIRS)
+    assert lifted != plain
+
+    model = load_model(path, dtype="float32")
+    for name, module in model.named_modules():
+        if name.endswith("down_proj"):
+            module.register_forward_pre_hook(lambda _, args: (_reference_edit("infosteer-intervention", args[0], []),))
+    with torch.no_grad():
+        for (context, continuation), (score, _) in zip(PAIRS, lifted, strict=True):
+            logits = model(torch.tensor([context + continuation])).logits[0, len(context) - 1]
+            assert score == pytest.approx(float(logits.log_softmax(-1)[continuation[0]]), abs=1e-5)
+
+    model = engine.lm.model
+    engine.close()
+    assert not any(module._forward_pre_hooks for module in model.modules())

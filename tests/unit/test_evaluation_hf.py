@@ -221,8 +221,6 @@ def test_load_replaces_the_model_and_keeps_a_loaded_one(loud: Callable[..., Path
     engine.load(loud("qwen2", 1), weight_digest="1", runtime=None)
     assert engine.engine_starts == 2
     assert engine.lm.generate_until(_asks(PROMPTS)) != before
-    with pytest.raises(UserError, match="cannot honour"):
-        engine.load(loud("qwen2"), weight_digest="0", runtime={"fraction": 0.01})
     engine.close()
     with pytest.raises(RuntimeError, match="no model is loaded"):
         _ = engine.lm

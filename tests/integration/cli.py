@@ -20,7 +20,10 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def start(arguments: list[str], folder: Path, **changes: str) -> subprocess.Popen[str]:
-    """Start `python -m infosteer_bench ARGUMENTS` in `folder`, in a process group of its own."""
+    """Start `python -m infosteer_bench ARGUMENTS` in `folder`, in a process group of its own.
+
+    A job started in the background of a script ignores Ctrl-C, and so would all its children: undone here.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "infosteer_bench", *arguments],
         cwd=folder,
@@ -29,6 +32,7 @@ def start(arguments: list[str], folder: Path, **changes: str) -> subprocess.Pope
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

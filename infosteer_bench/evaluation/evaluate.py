@@ -58,11 +58,14 @@ def evaluate_task(
     data_root: Path | None,
     include_path: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    built: dict[str, Any] | None = None,
 ) -> TaskResult:
     """Let the engine's model answer a task, and score it.
 
     on_progress: called with (done, total); first over the items to answer, then, for tasks that rank options, over the
-    likelihoods. Raises UserError for a task whose data cannot be had or that has no score of right or wrong,
+    likelihoods. built: where tasks of ours are kept for the next checkpoint, which is asked the same; one such dict per
+    eval_config, prompt, data_root and include_path.
+    Raises UserError for a task whose data cannot be had or that has no score of right or wrong,
     CellFailure if the engine gives up.
     """
     from lm_eval.evaluator import evaluate
@@ -74,9 +77,14 @@ def evaluate_task(
     if chat and not lm.tokenizer.chat_template:
         raise UserError("prompt.template=chat needs a model with a chat template", allowed="plain, alpaca")
     with quiet():
-        task: Any = build_task(
-            info, prompt=prompt, data_root=data_root, include_path=include_path, tokenizer=lm.tokenizer
-        )
+        task: Any = (built or {}).get(info.name)
+        if task is None:
+            task = build_task(
+                info, prompt=prompt, data_root=data_root, include_path=include_path, tokenizer=lm.tokenizer
+            )
+        # A chat template is the tokenizer's, and a user's own task may remember what it likes.
+        if built is not None and info.kind != "other" and not chat:
+            built[info.name] = task
         _prepare(task, info, eval_config)
         lm.on_progress = on_progress
         started = time.perf_counter()

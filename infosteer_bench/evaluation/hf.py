@@ -20,7 +20,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation
-from infosteer_bench.evaluation.lm import EngineLM, cut_at_stop, end_token_ids, window
+from infosteer_bench.evaluation.lm import EngineLM, end_token_ids, window
 from infosteer_bench.evaluation.quiet import quiet
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.methods import METHODS
@@ -225,8 +225,8 @@ class _StopStringSeen(StoppingCriteria):
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]  # noqa: ARG002
         new = input_ids.shape[1] - self.prompt_length
         open_rows = [row for row, length in enumerate(self.lengths) if length is None]
-        tails = input_ids[open_rows, -min(new, self.window) :].tolist()
+        tails = self.lm.decode_rows(input_ids[open_rows, -min(new, self.window) :].numpy(force=True))
         for row, tail in zip(open_rows, tails, strict=True):
-            if cut_at_stop(self.lm.decode(tail), self.stops)[1]:
+            if any(stop in tail for stop in self.stops):
                 self.lengths[row] = new
         return torch.tensor([length is not None for length in self.lengths], device=input_ids.device)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 
@@ -48,6 +49,8 @@ class EngineLM(TemplateLM):
         self.eos_ids = tuple(eos_ids)
         self.on_progress: OnProgress | None = None
         self.n_cut_prompts = 0
+        self._heads: dict[str, list[int]] = {}  # ids of contexts and of continuations, while likelihoods are asked for
+        self._tails: dict[str, list[int]] = {}
 
     # --- what an engine implements
 
@@ -82,7 +85,15 @@ class EngineLM(TemplateLM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Log-probability of continuations after contexts, and whether greedy decoding would write them."""
-        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        # All texts are tokenised here, in two calls: options share their context, and items their options.
+        contexts, continuations = (list(dict.fromkeys(request.args[i] for request in requests)) for i in (0, 1))
+        self._heads = dict(zip(contexts, (ids for ids, _ in encode_batch(self.tokenizer, contexts, None)), strict=True))
+        tails = self.tokenizer(continuations, add_special_tokens=False)["input_ids"] if continuations else []
+        self._tails = dict(zip(continuations, map(list, tails), strict=True))
+        try:
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        finally:
+            self._heads, self._tails = {}, {}
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
         """Log-probability of whole texts, in disjoint windows where they do not fit."""
@@ -111,8 +122,11 @@ class EngineLM(TemplateLM):
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Context as a prompt is encoded, continuation apart; lm-eval would move blanks from one to the other."""
-        context_ids = encode_batch(self.tokenizer, [context], None)[0][0]
-        return context_ids, self.tok_encode(continuation, add_special_tokens=False)
+        head, tail = self._heads.get(context), self._tails.get(continuation)
+        return (
+            self.tok_encode(context) if head is None else head,
+            self.tok_encode(continuation, add_special_tokens=False) if tail is None else tail,
+        )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:  # noqa: ARG002
         """Token ids: as a prompt (with its BOS), or of the bare text where add_special_tokens is False."""
@@ -155,7 +169,11 @@ class EngineLM(TemplateLM):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` without special tokens."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.decode_rows(np.asarray([ids], dtype=np.int64))[0]
+
+    def decode_rows(self, ids: np.ndarray) -> list[str]:
+        """`decode` of each row of an array; a list of numbers the tokenizer would check number by number."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def finish(self, ids: list[int], *, stops: Sequence[str], stop_ids: Sequence[int]) -> Generation:
         """New tokens as an answer: up to the first of `stop_ids`, if any, then up to the first stop string."""

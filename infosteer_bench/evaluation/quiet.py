@@ -45,6 +45,9 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def _level(logger: logging.Logger, level: int) -> Iterator[None]:
     before = logger.level
+    if before == level:  # setting it would empty the caches of every logger there is
+        yield
+        return
     logger.setLevel(level)
     try:
         yield

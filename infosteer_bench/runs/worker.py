@@ -6,6 +6,7 @@ Libraries, tasks, mixes and the engine are loaded once and serve all cells (impo
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import shutil
@@ -45,6 +46,7 @@ class Worker:
         self.plan, self.run_dir, self.places, self.progress, self.records = plan, run_dir, places, progress, records
         self._engine: Engine | None = None
         self._mix: tuple[tuple[str, str], TokenizedMix] | None = None
+        self._built: dict[str, Any] = {}
         self._notes: set[str] = set()
 
     def weights_dir(self, planned: PlannedCheckpoint) -> Path:
@@ -215,6 +217,7 @@ class Worker:
                 data_root=self.places.data_root,
                 include_path=Path(grid.include_path) if grid.include_path else None,
                 on_progress=lambda done, total: self.progress.activity(f"{planned.label}: {task} {done}/{total}"),
+                built=self._built,
             )
         except Exception as error:  # the other cells go on
             reason = self._failure(f"{planned.key}--{task}", error)
@@ -288,5 +291,9 @@ def _free_memory() -> None:
     import torch
 
     gc.collect()
+    # What is left are the libraries' objects: the several collections per checkpoint need not walk them all again.
+    gc.freeze()
+    atexit.unregister(gc.unfreeze)
+    atexit.register(gc.unfreeze)  # or nanobind takes them for leaks, and says so
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

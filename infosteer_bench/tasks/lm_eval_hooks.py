@@ -12,7 +12,7 @@ option's trained answer; the other kinds ask for the generated answer only. Scor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from lm_eval.api.filter import Filter
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_filter
 from lm_eval.api.task import ConfigurableTask
+from lm_eval.utils import create_iterator
 
 from infosteer_bench.data.render import Renderer
 from infosteer_bench.data.sources import load_json_records, open_source
@@ -133,6 +134,7 @@ class GeneratedAnswerTask(ConfigurableTask):
 
     def __init__(self, config: dict[str, Any] | None = None) -> None:
         # lm-eval hands over the whole YAML; `class` has done its work by now and is no field of its TaskConfig.
+        self._items: Any = None  # (dataset, its items)
         super().__init__(config={key: value for key, value in (config or {}).items() if key != "class"})
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_kwargs: Any) -> None:
@@ -145,6 +147,15 @@ class GeneratedAnswerTask(ConfigurableTask):
         arguments = {**(self.config.metadata or {}), **(self.config.dataset_kwargs or {}), "renderer": renderer}
         self.dataset = self.config.custom_dataset(**arguments)  # type: ignore[misc]
         self.task_docs = self.eval_docs
+
+    def doc_iterator(self, *, samples: list[int] | None = None, **slicing: Any) -> Iterator[tuple[int, Any]]:
+        """lm-eval's, over items that are read from the dataset once: it walks them once more for every filter."""
+        if samples:
+            return super().doc_iterator(samples=samples, **slicing)
+        if self._items is None or self._items[0] is not self.dataset:
+            self._items = (self.dataset, list(self.eval_docs))
+        bounds = {name: int(slicing.get(name) or least) for name, least in (("rank", 0), ("world_size", 1))}
+        return create_iterator(enumerate(self._items[1]), limit=slicing.get("limit") or None, **bounds)
 
     def construct_requests(self, doc: dict[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:  # type: ignore[override]
         """The generation (idx 0), then one likelihood per option (idx 1, 2, ...) after the same context."""

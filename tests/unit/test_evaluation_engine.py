@@ -61,3 +61,18 @@ def test_choosing_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_quiet_inside_quiet_puts_levels_back() -> None:
+    """The inner one finds the level as it wants it, and must leave it so; the outer one's own level comes back."""
+    import logging
+
+    from infosteer_bench.evaluation.quiet import quiet
+
+    logger = logging.getLogger("lm_eval")
+    logger.setLevel(logging.INFO)
+    with quiet():
+        with quiet():
+            assert logger.level == logging.ERROR
+        assert logger.level == logging.ERROR
+    assert logger.level == logging.INFO

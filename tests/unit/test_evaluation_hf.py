@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from lm_eval.api.instance import Instance
@@ -108,6 +110,35 @@ def test_stop_strings_cut_and_end(loud: Callable[..., Path], family: str) -> Non
             assert 0 < after.n_tokens <= len(ids) + 3, "generation goes on after the stop string"
         else:
             assert (after, after.finish_reason, after.n_tokens) == (before, before.finish_reason, before.n_tokens)
+
+
+def test_rows_decode_like_lists(loud: Callable[..., Path]) -> None:
+    lm = _engine(loud("llama")).lm
+    ids = np.arange(len(lm.tokenizer))[: len(lm.tokenizer) // 6 * 6].reshape(-1, 6)
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    assert lm.decode_rows(ids) == [lm.tokenizer.decode(row.tolist(), **options) for row in ids]
+    assert lm.decode(ids[3].tolist()) == lm.decode_rows(ids)[3]
+    assert lm.decode([]) == ""
+
+
+def test_likelihood_texts_are_tokenised_once(loud: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And as each pair alone would be."""
+    lm = _engine(loud("llama")).lm
+    pairs = [(prompt, f"the correct answer is answer{n}") for prompt in ("Which?\n", "Why is it so?\n") for n in (1, 2)]
+    alone = [
+        (encode(lm.tokenizer, a, None)[0], lm.tokenizer(b, add_special_tokens=False)["input_ids"]) for a, b in pairs
+    ]
+    seen: list[Any] = []
+    monkeypatch.setattr(lm, "score_ids", lambda rows: seen.extend(rows) or [(0.0, False)] * len(rows))
+    calls: list[Any] = []
+    tokenizer = lm.tokenizer
+    lm.tokenizer = mock.Mock(wraps=tokenizer, bos_token_id=tokenizer.bos_token_id)
+    lm.tokenizer.side_effect = lambda texts, **options: calls.append(texts) or tokenizer(texts, **options)
+    lm.loglikelihood([Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)])
+    assert [(list(a), list(b)) for a, b in seen] == alone
+    assert len(calls) == 3  # contexts, continuations, and whether the tokenizer puts a BOS
+    other = (encode(tokenizer, "Other\n", None)[0], tokenizer("x", add_special_tokens=False)["input_ids"])
+    assert lm._encode_pair("Other\n", "x") == other
 
 
 def test_a_special_token_as_stop_string(loud: Callable[..., Path]) -> None:

@@ -200,6 +200,41 @@ def test_same_scores_as_lm_evals_own_model(engine: HFEngine, tiny_data: Path) ->
     assert [row["generation"] for row in ours.rows] == [texts[n] for n in range(len(ours.rows))]
 
 
+def test_a_built_task_serves_the_next_checkpoint(
+    engine: HFEngine, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the first evaluation may show in the second."""
+    from infosteer_bench.evaluation import evaluate
+
+    config = engine.eval_config.model_copy(update={"limit": 5})
+    built: dict[str, Any] = {}
+
+    def run() -> TaskResult:
+        return evaluate_task(
+            engine, read_tasks()["siqa"], eval_config=config, prompt=PLAIN, data_root=tiny_data, built=built
+        )
+
+    first = run()
+    monkeypatch.setattr(evaluate, "build_task", lambda *_, **__: pytest.fail("built a second time"))
+    second = run()
+    assert list(built) == ["siqa"]
+    assert (second.rows, second.exact_match, second.n_total) == (first.rows, first.exact_match, first.n_total)
+
+
+def test_items_are_walked_as_lm_eval_walks_them(tiny_data: Path) -> None:
+    from lm_eval.api.task import ConfigurableTask
+
+    from infosteer_bench.tasks.catalog import build_task
+
+    task: Any = build_task(read_tasks()["piqa"], prompt=PLAIN, data_root=tiny_data)
+    slicings: list[dict[str, Any]] = [{}, {"limit": 3}, {"limit": 7, "rank": 1, "world_size": 2}, {"samples": [0, 4]}]
+    for slicing in slicings:
+        assert list(task.doc_iterator(**slicing)) == list(ConfigurableTask.doc_iterator(task, **slicing))
+    before = next(iter(task.doc_iterator()))[1]
+    task.dataset = {"test": task.dataset["test"].select([1, 2])}
+    assert next(iter(task.doc_iterator()))[1] != before
+
+
 def test_progress_and_its_end(engine: HFEngine, tiny_data: Path) -> None:
     seen: list[tuple[int, int]] = []
     evaluate_task(

@@ -55,10 +55,35 @@ def build_parser() -> argparse.ArgumentParser:
     board.add_argument("--check", action="store_true", help="fail if any committed file differs from its records")
     board.set_defaults(handler="infosteer_bench.commands.leaderboard:leaderboard_command")
 
-    data = commands.add_parser("data", help="fetch, verify or list the data files")
-    data.add_argument("action", choices=["fetch", "list"], help="fetch: download and verify; list: what is there")
-    data.add_argument("--data-root", type=Path, metavar="DIR", help="local copy laid out as upstream")
+    smoke = commands.add_parser("smoke", help="does every method and every task work here? minutes, nothing downloaded")
+    smoke.add_argument(
+        "--backend", choices=["all", "hf", "vllm"], default="all", help="all: hf, and vllm where it is installed"
+    )
+    smoke.add_argument("--output", type=Path, metavar="DIR", help="keep the runs here; default: a temporary folder")
+    smoke.add_argument("--quiet", action="store_true", help="print what fails and the result only")
+    smoke.set_defaults(handler="infosteer_bench.commands.smoke:smoke_command")
+
+    data = commands.add_parser("data", help="fetch, verify or list the data files; write the development split")
+    data.add_argument(
+        "action",
+        choices=["fetch", "list", "dev"],
+        help="fetch: download and verify; list: what is there; dev: a data root whose tests are the held-out rows",
+    )
+    data.add_argument("--data-root", type=Path, metavar="DIR", help="local copy laid out as upstream, or miniworld")
+    data.add_argument("--output", type=Path, metavar="DIR", help="with dev: the new data root")
     data.set_defaults(handler="infosteer_bench.commands.data:data_command")
+
+    world = commands.add_parser("miniworld", help="the embedded world: pretrain its models, audit it, write its data")
+    world.add_argument(
+        "action",
+        choices=["build", "audit", "data"],
+        help="build: pretrain the models, resumes; audit: leaks and baselines; data: write the data files",
+    )
+    world.add_argument("--family", default="all", metavar="NAME", help="with build: qwen2, llama, gemma2; default all")
+    world.add_argument("--output", type=Path, metavar="DIR", help="with build and data; default: miniworld")
+    world.add_argument("--no-twin", dest="twin", action="store_false", help="with build: no twin without asked facts")
+    world.add_argument("--json", type=Path, metavar="FILE", help="with audit: write it there too")
+    world.set_defaults(handler="infosteer_bench.commands.miniworld:miniworld_command")
 
     listing = commands.add_parser("list", help="list models, methods, tasks, mixes or grids")
     listing.add_argument("what", choices=["models", "methods", "tasks", "mixes", "grids"])
@@ -70,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_grid_options(parser: argparse.ArgumentParser) -> None:
     """What selects and changes a grid; the same for run and train."""
     parser.add_argument(
-        "--grid", metavar="NAME|FILE", help="a shipped grid or a YAML file; default: paper with a CUDA GPU, else laptop"
+        "--grid", metavar="NAME|FILE", help="a shipped grid or a YAML file; default: paper on a CUDA GPU, else embedded"
     )
     parser.add_argument(
         "--models", default="all", metavar="LIST", help="all, a family, catalog ids, ORG/NAME or folders, by comma"

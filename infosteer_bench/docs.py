@@ -16,11 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infosteer_bench.errors import UserError
-from infosteer_bench.leaderboard.markdown import escape, table
+from infosteer_bench.grid import COMMONSENSE
+from infosteer_bench.leaderboard.markdown import MINIWORLD_NOTE, escape, table
 from infosteer_bench.records import canonical_json
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARD = Path("leaderboards/smollm2-demo")
+EMBEDDED = Path("leaderboards/embedded")
+TWINS = Path("leaderboards/embedded-twins")
 BLOCK = re.compile(r"(<!-- generated:(?P<name>[a-z]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 EXCERPT = ("mean:id", "mean:ood", "mean:all")
 
@@ -57,9 +60,9 @@ def models() -> str:
     rows = [
         [
             f"`{row.id}`",
-            escape(row.hub_id),
+            escape(row.hub_id or "comes with the package"),
             row.family,
-            f"{row.parameters / 1e9:.2f}",
+            f"{row.parameters / 1e9:.3g}",
             escape(row.licence),
             "yes" if row.gated else "no",
             "yes" if row.paper_name else "no",
@@ -135,7 +138,7 @@ def board(root: Path) -> str:
             row["task"]: row for row in rows if (row["model"], row["method"], row["arm"]) == (model, method, arm)
         }
         cells = [
-            of_method[task]["accuracy"] + ("" if of_method[task]["complete"] == "true" else " \\*")
+            _spread(of_method[task]) + ("" if of_method[task]["complete"] == "true" else " \\*")
             if task in of_method
             else ""
             for task in EXCERPT
@@ -143,23 +146,78 @@ def board(root: Path) -> str:
         unparsed = of_method.get("mean:all", {}).get("unparsed_rate", "")
         lines.append([escape(model), escape(method + (f" ({arm})" if arm else "")), *cells, unparsed])
     header = ["model", "method", "mean ID (9 tasks)", "mean OOD (6)", "mean of 15", "unparsed answers"]
-    notes = [f"Percent; {'; '.join(facts['settings'])}; {facts['items']} answers in all."]
+    notes = [
+        f"Percent, ± standard deviation over seeds; {'; '.join(facts['settings'])}; {facts['items']} answers in all."
+    ]
     if facts["instruct_models"]:
         notes.append(
             f"{', '.join(map(escape, facts['instruct_models']))}: an instruction-tuned model, not a base model."
         )
     if facts["stand_ins"]:
         notes.append(f"Stand-in data: {', '.join(map(escape, facts['stand_ins']))}.")
-    notes.append("`*`: partial, the board says why.")
-    notes.append("A demonstration that the pipeline runs on real input; far too small to tell methods apart.")
+    if any("*" in cell for line in lines for cell in line):
+        notes.append("`*`: partial, the board says why.")
+    if (facts.get("grid") or {}).get("miniworld"):
+        notes.append(MINIWORLD_NOTE)
+    else:
+        notes.append("A demonstration that the pipeline runs on real input; far too small to tell methods apart.")
     link = f"All of it: [{BOARD.as_posix()}/leaderboard.md]({BOARD.as_posix()}/leaderboard.md)."
     return "\n".join([_text_table(header, lines), "", *notes, link])
+
+
+def knowledge(root: Path) -> str:
+    """What stored knowledge is worth on the commonsense eight: each fine-tuned model against its fine-tuned twin."""
+    from infosteer_bench.data.miniworld.baselines import baselines
+    from infosteer_bench.data.sources import MINIWORLD, open_source
+
+    board, twins = (_accuracies(root / folder) for folder in (EMBEDDED, TWINS))
+    if not board or not twins:
+        return "*Not measured yet.*"
+    rows: list[list[str]] = []
+    for model in dict.fromkeys(model for model, _, _ in board):
+        sft, twin = _mean(board, model, "sft"), _mean(twins, f"{model}-twin", "sft")
+        base = _mean(board, model, "base")
+        rows.append([model, f"{base:.2f}", f"{twin:.2f}", f"{sft:.2f}", f"{sft - twin:+.2f}"])
+    floor = [row for row in baselines(open_source(MINIWORLD)) if row.task in COMMONSENSE]
+    floors = {
+        "chance": sum(row.random or 0.0 for row in floor) / len(floor),
+        "the majority's label": sum(row.majority for row in floor) / len(floor),
+        "reading the options only": sum(row.option_only or 0.0 for row in floor) / len(floor),
+    }
+    known = ", ".join(f"{name} {value:.2f}" for name, value in floors.items())
+    header = ["model", "not fine-tuned", "sft on the twin", "sft", "sft above twin"]
+    return "\n".join(
+        [
+            _text_table(header, rows),
+            "",
+            f"Mean of the eight commonsense tasks, percent, three seeds. Baselines: {known}.",
+        ]
+    )
+
+
+def _accuracies(folder: Path) -> dict[tuple[str, str, str], float]:
+    """(model, method, task) -> percent of a kept board's default arms; {} where there is no board."""
+    if not (folder / "leaderboard.csv").is_file():
+        return {}
+    with open(folder / "leaderboard.csv", encoding="utf-8", newline="") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["accuracy"]]
+    return {(row["model"], row["method"], row["task"]): float(row["accuracy"]) for row in rows}
+
+
+def _mean(accuracies: dict[tuple[str, str, str], float], model: str, method: str) -> float:
+    return sum(accuracies[model, method, task] for task in COMMONSENSE) / len(COMMONSENSE)
+
+
+def _spread(row: dict[str, str]) -> str:
+    """Accuracy, and its standard deviation over seeds where there is one."""
+    return row["accuracy"] + (f" ± {row['seed_std']}" if row.get("seed_std") else "")
 
 
 def blocks(root: Path) -> dict[str, Callable[[], str]]:
     """Name of each generated part -> what writes it."""
     return {
         "board": lambda: board(root),
+        "knowledge": lambda: knowledge(root),
         "commands": commands,
         "models": models,
         "methods": methods,

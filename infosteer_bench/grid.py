@@ -117,6 +117,7 @@ class Grid(Frozen):
     seeds: tuple[int, ...] = runtime((0, 1, 2))
     include_path: str | None = runtime(None, description="folder of further lm-eval task YAMLs")
     method_files: tuple[str, ...] = runtime((), description="Python files with further methods")
+    data_root: str | None = runtime(None, description="folder of data, or miniworld; None: upstream (--data-root wins)")
     needs_cuda: bool = runtime(False)
     train: TrainConfig = identity(default_factory=TrainConfig)
     prompt: PromptConfig = identity(default_factory=PromptConfig)

@@ -1,20 +1,27 @@
-"""`data`: fetch and verify the files that tasks and mixes need, or list what is there."""
+"""`data`: fetch, verify or list the files that tasks and mixes need; write the development split as a data root."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infosteer_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from infosteer_bench.data.sources import DataSource
 
 
 def data_command(options: argparse.Namespace) -> int:
     """One line per file: ok, stand-in or missing. Exit 1 if `fetch` could not get all."""
-    from infosteer_bench.data.sources import open_source, pinned
+    from infosteer_bench.data.sources import open_source
 
     source = open_source(options.data_root)
+    if options.action == "dev":
+        return _development(source, options.output)
     missing = 0
-    for relative in sorted(pinned()):
+    for relative in sorted(source.files()):
         if options.action == "list" and not source.has(relative):
             print(f"missing   {relative}")
             continue
@@ -27,3 +34,14 @@ def data_command(options: argparse.Namespace) -> int:
             continue
         print(f"{'stand-in ' if file.stand_in else 'ok       '} {relative}  sha256 {file.sha256[:16]}")
     return 1 if missing else 0
+
+
+def _development(source: DataSource, output: Path | None) -> int:
+    from infosteer_bench.data.development import write_development
+
+    if output is None:
+        raise UserError("data dev needs --output", allowed="a new folder for the data root it writes")
+    for task, count in write_development(source, output).items():
+        print(f"{task}: {count} items")
+    print(f"use it: infosteer-bench run ... --data-root {output}")
+    return 0

@@ -25,7 +25,14 @@ def _models() -> tuple[list[str], list[list[str]]]:
     from infosteer_bench.models.catalog import CATALOG
 
     rows = [
-        [row.id, row.hub_id, row.family, f"{row.parameters / 1e9:.2f} B", row.licence, "yes" if row.gated else "no"]
+        [
+            row.id,
+            row.hub_id or "(in the package)",
+            row.family,
+            f"{row.parameters / 1e9:.3g} B",
+            row.licence,
+            "yes" if row.gated else "no",
+        ]
         for row in CATALOG.values()
     ]
     return ["model", "hub id", "family", "parameters", "licence", "gated"], rows

@@ -64,13 +64,13 @@ def _grid(options: argparse.Namespace) -> Grid:
         settings.append(f"eval.limit={options.limit}")
     if options.backend:
         settings.append(f"eval.backend={options.backend}")
-    grid = load_grid(options.grid or _default_grid(), overrides=settings)
+    models = _names(options.models, "models")
+    grid = load_grid(options.grid or _default_grid(models), overrides=settings)
     for path in grid.method_files:
         register_file(Path(path))
     names = select_methods(_names(options.methods, "methods"), grid_methods=[arm.name for arm in grid.methods])
     arms = [arm for arm in grid.methods if arm.name in names]
     arms += [MethodArm(name=name) for name in names if name not in {arm.name for arm in grid.methods}]
-    models = _names(options.models, "models")
     return grid.model_copy(
         update={
             "methods": tuple(arms),
@@ -94,12 +94,23 @@ def _names(text: str, option: str) -> list[str]:
     return names
 
 
-def _default_grid() -> str:
+def _default_grid(models: list[str]) -> str:
+    """The paper's grid on a CUDA GPU; without one the embedded one, or `laptop` for models that are not of it."""
     import torch
 
     if torch.cuda.is_available():
-        print("grid paper: a CUDA GPU was found (--grid laptop is the small one)", file=sys.stderr)
+        print(
+            "grid paper: a CUDA GPU was found (--grid laptop is the small one, embedded the smallest)", file=sys.stderr
+        )
         return "paper"
+    embedded = load_grid("embedded")
+    if set(_models(models, embedded)) <= set(embedded.models):
+        print(
+            "grid embedded: no CUDA GPU was found, so the mini-world that comes with the package is run "
+            "(small real models: --grid laptop)",
+            file=sys.stderr,
+        )
+        return "embedded"
     print("grid laptop: no CUDA GPU was found, and the paper's grid needs one", file=sys.stderr)
     return "laptop"
 
@@ -113,13 +124,22 @@ def _run_dir(options: argparse.Namespace, grid: Grid) -> Path:
 
 
 def _plan(grid: Grid, options: argparse.Namespace) -> tuple[Plan, Places]:
+    return plan_grid(grid, data_root=options.data_root, model_root=options.model_root, quiet=options.quiet)
+
+
+def plan_grid(grid: Grid, *, data_root: Path | None, model_root: Path | None, quiet: bool) -> tuple[Plan, Places]:
+    """Look up what the grid names and plan it; unless quiet, say what there is to do. Raises UserError."""
+    from infosteer_bench.data.sources import MINIWORLD
     from infosteer_bench.runs.inputs import Places, resolve_inputs
     from infosteer_bench.runs.plan import build_plan
 
-    places = Places(data_root=options.data_root, model_root=options.model_root)
+    if data_root is not None:  # a folder's path is nobody else's business, so the grid keeps the name only
+        grid = grid.model_copy(update={"data_root": "miniworld" if data_root == MINIWORLD else None})
+    root = data_root or (Path(grid.data_root) if grid.data_root else None)
+    places = Places(data_root=root, model_root=model_root)
     inputs = resolve_inputs(grid, places)
     plan = build_plan(grid, inputs)
-    if not options.quiet:
+    if not quiet:
         print(
             f"grid {grid.name}: {len(plan.inputs.models)} models, {len(plan.checkpoints)} checkpoints, "
             f"{plan.n_cells} cells; answers by {inputs.engine}: {inputs.engine_reason}",

@@ -1,4 +1,4 @@
-"""Where data files come from: the pinned upstream files, or a local folder of the same layout.
+"""Where data files come from: the pinned upstream files, a local folder of the same layout, or the embedded world.
 
     source = open_source(data_root)            # None: upstream, checked and cached
     file = source.get("dataset/boolq/test.json")
@@ -28,6 +28,9 @@ UPSTREAM_COMMIT = "816657208af4db747803f87ba40a4c71383fed7a"
 UPSTREAM_URL = f"https://raw.githubusercontent.com/AGI-Edgerunners/LLM-Adapters/{UPSTREAM_COMMIT}"
 GSM8K_TRAIN = "gsm8k_train.jsonl"
 GSM8K_REPO, GSM8K_PARQUET = "openai/gsm8k", "main/train-00000-of-00001.parquet"
+
+MINIWORLD = Path("miniworld")
+"""The data root that stands for the embedded world."""
 
 TASK_DIRS = {
     "boolq": "boolq",
@@ -70,14 +73,23 @@ class DataSource(Protocol):
         """Whether `get` may succeed; asks no network."""
         ...
 
+    def files(self) -> list[str]:
+        """Every relative path that such a source may have."""
+        ...
+
 
 def open_source(data_root: Path | None, *, progress: Progress | None = None) -> DataSource:
     """The local root `data_root` (or INFOSTEER_DATA_ROOT), or else upstream. `progress` hears of downloads.
 
+    The root "miniworld" is the embedded world (write ./miniworld for a folder of that name).
     Raises UserError for a root that is no folder or holds none of the files.
     """
     if data_root is None and os.environ.get("INFOSTEER_DATA_ROOT"):
         data_root = Path(os.environ["INFOSTEER_DATA_ROOT"])
+    if data_root == MINIWORLD:
+        from infosteer_bench.data.miniworld.files import MiniWorld
+
+        return MiniWorld()
     return LocalRoot(data_root) if data_root is not None else Upstream(progress=progress)
 
 
@@ -101,6 +113,10 @@ class LocalRoot:
                 allowed=f"dataset/<dir>/test.json and train.json with <dir> of {', '.join(TASK_DIRS.values())}; "
                 + GSM8K_TRAIN,
             )
+
+    def files(self) -> list[str]:
+        """Those of upstream."""
+        return list(pinned())
 
     def has(self, relative: str) -> bool:
         """Whether the file is there."""
@@ -131,6 +147,10 @@ class Upstream:
         self.pins = pinned() if pins is None else pins
         self.folder = cache_dir() / "llm-adapters" / UPSTREAM_COMMIT[:12]
         self.progress = progress
+
+    def files(self) -> list[str]:
+        """Those of the pinned commit."""
+        return list(self.pins)
 
     def has(self, relative: str) -> bool:
         """Whether upstream has this file at the pinned commit."""

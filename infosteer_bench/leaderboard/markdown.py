@@ -29,6 +29,10 @@ LANGUAGE = tuple(task for task in GROUP_MEMBERS["all"] if task not in MATH)
 AMOUNTS = {"steps": "optimizer steps", "rows": "training rows"}
 RECIPE = ("epochs", "max_steps", "max_examples", "learning_rate", "warmup_steps", "batch_size", "gradient_accumulation")
 RECIPE += ("max_length", "precision", "export_dtype")
+MINIWORLD_NOTE = (
+    "**The embedded mini-world:** invented creatures, small numbers, models of about a million parameters. A test bed "
+    "of the question whether fine-tuning uses what pretraining stored; no evidence about InfoSteer on real models."
+)
 UNSAFE = re.compile(r"[\\`*\[\]|<>&]")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
@@ -71,6 +75,8 @@ def _header(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
     waiting = sum(not row.by_seed for row in rows if not row.task.startswith("mean:"))
     title = " - ".join(escape(str(grid[name])) for name in ("name", "description") if grid.get(name))
     lines = [f"Grid {title}", ""] if title else []
+    if grid.get("miniworld"):
+        lines += [MINIWORLD_NOTE, ""]
     if limits != {None}:
         lines += [
             "**A small demonstration, not a measurement:** only the first "

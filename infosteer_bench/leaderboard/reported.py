@@ -25,7 +25,7 @@ def _commonsense() -> dict[tuple[str, str, str], float]:
 @cache
 def _paper_names() -> dict[str, str]:
     """Catalog ids and hub ids of the paper's models, to the names its tables use."""
-    return {key: row.paper_name for row in CATALOG.values() if row.paper_name for key in (row.id, row.hub_id)}
+    return {key: row.paper_name for row in CATALOG.values() if row.paper_name for key in (row.id, row.hub_id) if key}
 
 
 def reported(*, model: str, method: str, arm: str, mix: str | None, task: str) -> float | None:

@@ -1,5 +1,7 @@
 """The models that grids name: one row each. The revision is resolved and recorded at download, not fixed here.
 
+Those of the mini-world (`folder`) come with the package, whose build record says how they were pretrained.
+
 Adding a model is one more row. `select_models` reads what --models was given.
 """
 
@@ -15,15 +17,20 @@ from infosteer_bench.models.families import FAMILIES
 
 @dataclass(frozen=True)
 class ModelRow:
-    """id: our short name; parameters: count; gated: the hub asks for a licence click; paper_name: as in its tables."""
+    """id: our short name; parameters: count; gated: the hub asks for a licence click; paper_name: as in its tables;
+    folder: where an embedded model lies in the package (its hub_id is None)."""
 
     id: str
-    hub_id: str
+    hub_id: str | None
     family: str
     licence: str
     parameters: int
     gated: bool
     paper_name: str | None = None
+    folder: Path | None = None
+
+
+MINIWORLD = Path(__file__).parent.parent / "data" / "miniworld" / "models"
 
 
 CATALOG: dict[str, ModelRow] = {
@@ -38,6 +45,12 @@ CATALOG: dict[str, ModelRow] = {
         ModelRow("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", "llama", "Apache-2.0", 134_515_008, False),
         ModelRow("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B", "qwen2", "Apache-2.0", 494_032_768, False),
         ModelRow("gemma-3-270m", "google/gemma-3-270m", "gemma3", "Gemma", 268_098_176, True),
+        *(
+            ModelRow(
+                f"mini-{family}", None, family, "Apache-2.0", parameters, False, folder=MINIWORLD / f"mini-{family}"
+            )
+            for family, parameters in (("qwen2", 1_346_688), ("llama", 1_345_152), ("gemma2", 1_346_688))
+        ),
     )
 }
 

@@ -84,7 +84,11 @@ def resolve_model(text: str, *, model_root: Path | None, need_weights: bool = Tr
     if model_root is not None and not model_root.expanduser().is_dir():
         raise UserError(f"model root {model_root} is not a folder", hint="give a folder laid out as ORG/NAME")
     if text in CATALOG:
-        name, hub_id = text, CATALOG[text].hub_id
+        row = CATALOG[text]
+        if row.folder is not None:
+            return _resolve_local(row.id, row.folder, hub_id=None, need_weights=need_weights)
+        assert row.hub_id is not None
+        name, hub_id = row.id, row.hub_id
     else:
         folder = Path(text).expanduser()
         if folder.is_dir():
@@ -152,18 +156,32 @@ def load_model(path: Path, *, dtype: str) -> PreTrainedModel:
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in `path`. Where it has no pad token, EOS serves; the padding side is the caller's to set.
 
+    transformers takes a class of its own choice for some families (Qwen2), which misreads a tokenizer.json of another
+    kind, such as the mini-world's word-level one: then the file itself is what counts.
     Raises UserError if it cannot be read.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+        if _kind_in_file(path) not in (None, _kind(getattr(tokenizer, "backend_tokenizer", None))):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(str(path), local_files_only=True)
     except (OSError, ValueError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise UserError(f"the tokenizer in {path} cannot be loaded: {first}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _kind_in_file(path: Path) -> str | None:
+    """The model type (BPE, WordLevel, ...) that tokenizer.json states; None without the file."""
+    file = path / "tokenizer.json"
+    return json.loads(file.read_text(encoding="utf-8")).get("model", {}).get("type") if file.is_file() else None
+
+
+def _kind(backend: Any) -> str | None:
+    return type(backend.model).__name__ if backend is not None else None
 
 
 def _resolve_local(name: str, folder: Path, *, hub_id: str | None, need_weights: bool) -> ResolvedModel:

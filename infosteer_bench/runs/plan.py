@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from infosteer_bench.data.render import RENDERER_VERSION
+from infosteer_bench.data.sources import MINIWORLD
 from infosteer_bench.grid import Grid, MixSpec
+from infosteer_bench.models.catalog import CATALOG
 from infosteer_bench.records import digest
 
 if TYPE_CHECKING:
@@ -143,6 +145,12 @@ def stand_ins(plan: Plan, checkpoint: PlannedCheckpoint, task: str) -> list[str]
     return sorted(names)
 
 
+def in_miniworld(plan: Plan) -> bool:
+    """Whether anything here comes from the embedded world, data or models: every page made from it says so."""
+    embedded = {row.id for row in CATALOG.values() if row.folder is not None}
+    return plan.grid.data_root == str(MINIWORLD) or any(model.id in embedded for model in plan.inputs.models)
+
+
 def describe(plan: Plan, command: str) -> dict[str, Any]:
     """The grid as the leaderboard needs it (grid.json): names, arms, seeds, settings; no path."""
     grid = plan.grid
@@ -150,6 +158,7 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
         "name": grid.name,
         "description": grid.description,
         "command": command,
+        "miniworld": in_miniworld(plan),
         "models": [
             {"id": model.id, "family": model.family.name, "instruct": model.instruct, "parameters": model.parameters}
             for model in plan.inputs.models

@@ -15,14 +15,19 @@ PAPER = ["qwen2.5-1.5b", "qwen2.5-7b", "llama-3.2-1b", "llama-3-8b", "gemma-2-2b
 
 
 def test_rows_are_whole() -> None:
-    assert list(CATALOG) == [*PAPER, "smollm2-135m", "qwen2.5-0.5b", "gemma-3-270m"]
+    embedded = ["mini-qwen2", "mini-llama", "mini-gemma2"]
+    assert list(CATALOG) == [*PAPER, "smollm2-135m", "qwen2.5-0.5b", "gemma-3-270m", *embedded]
     for name, row in CATALOG.items():
         assert name == row.id == name.lower()
-        assert is_hub_id(row.hub_id)
         assert row.family in FAMILIES
+        assert (row.folder is not None) == (row.hub_id is None) == (name in embedded)
+        if row.hub_id is None:
+            assert not row.gated
+            continue
+        assert is_hub_id(row.hub_id)
         assert row.gated == (row.family.startswith("gemma") or row.hub_id.startswith("meta-llama/"))
         assert (row.paper_name is not None) == (name in PAPER)
-    assert len({row.hub_id for row in CATALOG.values()}) == len(CATALOG)
+    assert len({row.hub_id or name for name, row in CATALOG.items()}) == len(CATALOG)
 
 
 def test_paper_names_are_those_of_the_papers_tables(data_root: Path) -> None:

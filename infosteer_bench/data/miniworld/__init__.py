@@ -1,0 +1,1 @@
+"""The embedded world: invented creatures, small numbers, and the models that were pretrained on them."""

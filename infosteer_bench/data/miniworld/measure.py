@@ -1,0 +1,96 @@
+"""What a pretrained model knows and can do, measured on its own corpus: losses and shares of right answers per kind.
+
+measure(model, world, "llama")      # {"facts": {"loss_nats": ..., "right": ...}, ..., "cloze": {...}}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from infosteer_bench.data.miniworld.architecture import BOS_ID, EOS_ID, puts_bos
+from infosteer_bench.data.miniworld.corpus import IGNORE, Corpus
+from infosteer_bench.data.miniworld.tokenizer import make_vocabulary
+from infosteer_bench.data.miniworld.words import RELATIONS
+from infosteer_bench.data.miniworld.world import World
+
+
+def measure(model: Any, world: World, family: str, *, rows: int = 64, width: int = 96) -> dict[str, dict[str, float]]:
+    """Loss in nats and percent right per kind of document (rows no training step has seen), and cloze accuracy in
+    percent per group of creatures: the value that a statement ends with, among the whole vocabulary."""
+    import torch
+
+    corpus = Corpus(
+        world,
+        make_vocabulary(world),
+        width=width,
+        withheld=None,
+        bos=BOS_ID if puts_bos(family) else None,
+        eos=EOS_ID,
+    )
+    out: dict[str, dict[str, float]] = {}
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for kind in corpus.makers:
+            ids, labels = corpus.batch(rows, {kind: 1.0}, stream="measure")
+            loss, guesses, truth = answers(model, torch.from_numpy(ids), torch.from_numpy(labels))
+            out[kind] = {"loss_nats": round(loss.item(), 4), "right": _percent(guesses == truth)}
+        for group in world.groups:
+            ids, labels = cloze(corpus, world, group)
+            _, guesses, truth = answers(model, torch.from_numpy(ids), torch.from_numpy(labels))
+            out.setdefault("cloze", {})[group] = _percent(guesses == truth)
+    model.train(was_training)
+    return out
+
+
+def right_percent(model: Any, corpus: Corpus, kind: str, *, rows: int = 32) -> float:
+    """Percent right on documents of one kind that no training step has seen."""
+    import torch
+
+    ids, labels = corpus.batch(rows, {kind: 1.0}, stream="measure")
+    model.eval()
+    with torch.inference_mode():
+        _, guesses, truth = answers(model, torch.from_numpy(ids), torch.from_numpy(labels))
+    model.train()
+    return _percent(guesses == truth)
+
+
+def cloze(corpus: Corpus, world: World, group: str) -> tuple[np.ndarray, np.ndarray]:
+    """One row per creature of the group and relation: the first wording of the fact, its value counted."""
+    encoded = []
+    for creature in world.groups[group]:
+        for relation in RELATIONS:
+            head = relation.statements[0].split("{v}")[0].format(e=creature.name).rstrip(" ")
+            encoded.append(corpus.encode([(f" {head}", False), (f" {creature.values[relation.name]}", True)]))
+    width = max(len(tokens) for tokens, _ in encoded)
+    ids = np.full((len(encoded), width), EOS_ID, dtype=np.int64)
+    labels = np.full((len(encoded), width), IGNORE, dtype=np.int64)
+    for row, (tokens, counted) in enumerate(encoded):
+        ids[row, : len(tokens)] = tokens
+        labels[row, : len(tokens)] = np.where(counted, tokens, IGNORE)
+    return ids, labels
+
+
+def answers(model: Any, ids: Any, labels: Any) -> tuple[Any, Any, Any]:
+    """Mean loss in nats over the counted tokens, their predicted ids and their true ids; logits of those only.
+
+    ids, labels: (B, T) tensors.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    ids, labels = ids.to(device), labels.to(device)
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    targets = labels[:, 1:]
+    counted = targets != IGNORE
+    logits = model.lm_head(hidden[counted])
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    if cap:  # Gemma2
+        logits = cap * torch.tanh(logits / cap)
+    return torch.nn.functional.cross_entropy(logits, targets[counted]), logits.argmax(-1), targets[counted]
+
+
+def _percent(right: Any) -> float:
+    return round(100.0 * right.float().mean().item(), 2)

@@ -1,0 +1,74 @@
+"""What ships for `run --models all`: the embedded models are whole, are what their records say, and need no network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infosteer_bench.cli import main
+from infosteer_bench.commands.run import _default_grid
+from infosteer_bench.data.miniworld.items import TASKS, kind_of, task_items
+from infosteer_bench.data.miniworld.tokenizer import make_tokenizer
+from infosteer_bench.data.miniworld.world import make_world
+from infosteer_bench.data.render import Renderer
+from infosteer_bench.grid import PromptConfig, load_grid
+from infosteer_bench.models.catalog import CATALOG
+from infosteer_bench.models.load import load_tokenizer, resolve_model
+from infosteer_bench.models.weights import weight_digest
+
+EMBEDDED = [row for row in CATALOG.values() if row.folder is not None]
+
+
+@pytest.mark.parametrize("row", EMBEDDED, ids=lambda row: row.id)
+def test_a_shipped_model_is_what_its_record_says(row):
+    resolved = resolve_model(row.id, model_root=None)
+    record = json.loads((row.folder / "build.json").read_text(encoding="utf-8"))
+    assert resolved.parameters == row.parameters == record["parameters"]
+    assert resolved.family.name == row.family == record["family"]
+    assert weight_digest(row.folder) == record["weight_digest"]
+    assert (row.folder / "model.safetensors").stat().st_size < 4_000_000
+    world = make_world()
+    assert record["world_seed"] == world.seed
+    assert record["world_sizes"] == {group: len(creatures) for group, creatures in world.groups.items()}
+
+
+@pytest.mark.parametrize("row", EMBEDDED, ids=lambda row: row.id)
+def test_its_tokenizer_reads_every_prompt_back(row):
+    """transformers' own choice of class for Qwen2 drops most words of a word-level tokenizer."""
+    tokenizer, world, renderer = load_tokenizer(row.folder), make_world(), Renderer(PromptConfig())
+    assert tokenizer.get_vocab() == make_tokenizer(world, bos=True).get_vocab()
+    for task in TASKS:
+        for record in task_items(world, task, count=20):
+            prompt = renderer.prompt(record, kind_of(task))
+            ids = tokenizer(prompt)["input_ids"]
+            assert tokenizer.unk_token_id not in ids
+            assert tokenizer.decode(ids, skip_special_tokens=True) == prompt
+
+
+def test_the_default_grid_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert _default_grid(["all"]) == "embedded"
+    assert "no CUDA GPU was found" in capsys.readouterr().err
+    assert _default_grid(["gemma", "mini-llama"]) == "embedded"
+    assert _default_grid(["qwen2.5-0.5b"]) == "laptop"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert _default_grid(["all"]) == "paper"
+
+
+def test_the_whole_grid_plans_without_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["run", "--grid", "embedded", "--models", "all", "--dry-run", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert "checkpoints: 57 (54 to train" in out
+    assert "cells: 450 " in out
+    assert "stand-in" not in err
+    assert load_grid("embedded").data_root == "miniworld"
+
+
+def test_strengths_are_compared_with_the_same_recipe():
+    grid, strengths = load_grid("embedded"), load_grid("embedded-strengths")
+    assert strengths.train == grid.train
+    assert strengths.models == grid.models
+    assert not set(strengths.seeds) & set(grid.seeds)

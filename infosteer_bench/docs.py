@@ -146,9 +146,8 @@ def board(root: Path) -> str:
         unparsed = of_method.get("mean:all", {}).get("unparsed_rate", "")
         lines.append([escape(model), escape(method + (f" ({arm})" if arm else "")), *cells, unparsed])
     header = ["model", "method", "mean ID (9 tasks)", "mean OOD (6)", "mean of 15", "unparsed answers"]
-    notes = [
-        f"Percent, ± standard deviation over seeds; {'; '.join(facts['settings'])}; {facts['items']} answers in all."
-    ]
+    spread = ", ± standard deviation over seeds" if any("±" in cell for line in lines for cell in line) else ""
+    notes = [f"Percent{spread}; {'; '.join(facts['settings'])}; {facts['items']} answers in all."]
     if facts["instruct_models"]:
         notes.append(
             f"{', '.join(map(escape, facts['instruct_models']))}: an instruction-tuned model, not a base model."

@@ -34,8 +34,8 @@ KINDS = ("choice", "number", "letter")
 IGNORE = -100
 """Label of a token that carries no loss."""
 
-_REASON = "Answer the above question. First think step by step and then answer the final {}."
-_CALCULATOR = re.compile(r"<<[^<>]*>>")
+REASON = "Answer the above question. First think step by step and then answer the final {}."
+CALCULATOR = re.compile(r"<<[^<>]*>>")
 # LLM-Adapters' wrapper without input, indented as there (commomsense_evaluate.py).
 _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request. \n\n"
@@ -63,7 +63,7 @@ class Renderer:
         _check_kind(kind)
         text = _text(record, "question" if "question" in record else "instruction").strip()
         if kind != "choice":
-            text += "\n" + _REASON.format("number" if kind == "number" else "letter")
+            text += "\n" + REASON.format("number" if kind == "number" else "letter")
         return self.wrap(text + "\n")
 
     def wrap(self, text: str) -> str:
@@ -89,7 +89,7 @@ class Renderer:
         else:
             rationale = _text(record, "output")
         if self.config.strip_calculator:
-            rationale = _CALCULATOR.sub("", rationale)
+            rationale = CALCULATOR.sub("", rationale)
         if kind == "number":
             answer = plain_number(answer)
         return f"{rationale.strip()}\nThe final answer is: {answer}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infosteer_bench.data.miniworld.build import Built, Recipe, Stage, build_family, make_corpus
-from infosteer_bench.data.miniworld.measure import answers, cloze
+from infosteer_bench.data.miniworld.build import Built, Recipe, Stage, build_family
+from infosteer_bench.data.miniworld.measure import answers, cloze, make_corpus
 from infosteer_bench.data.miniworld.world import World, make_world
+from infosteer_bench.errors import UserError
 from infosteer_bench.models.load import load_model, load_tokenizer, weight_digest
 
 FAMILY = "llama"
@@ -71,6 +73,12 @@ def test_what_is_finished_is_not_built_again(built: list[Built], world: World):
     again = build_family(FAMILY, built[0].path.parent, recipe=RECIPE, world=world, report=heard.append)
     assert again == built
     assert heard == []
+
+
+def test_a_finished_build_of_another_recipe_is_refused(built: list[Built], world: World):
+    other = replace(RECIPE, seed=1)
+    with pytest.raises(UserError, match="another recipe"):
+        build_family(FAMILY, built[0].path.parent, recipe=other, world=world, report=lambda line: None)
 
 
 def test_the_folder_loads_here_and_in_transformers(built: list[Built], world: World):

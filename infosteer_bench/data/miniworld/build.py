@@ -16,9 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infosteer_bench.data.miniworld.architecture import BOS_ID, EOS_ID, make_model, puts_bos
-from infosteer_bench.data.miniworld.corpus import Corpus
-from infosteer_bench.data.miniworld.measure import answers, measure, right_percent
+from infosteer_bench.data.miniworld.architecture import make_model, puts_bos
+from infosteer_bench.data.miniworld.measure import answers, make_corpus, measure, right_percent
 from infosteer_bench.data.miniworld.tokenizer import make_tokenizer, make_vocabulary
 from infosteer_bench.data.miniworld.world import World, make_world
 from infosteer_bench.errors import UserError
@@ -151,10 +150,21 @@ def build_family(
                 model, lines = run.finish(model)
                 log += lines
             _export(model, target, family=family, recipe=recipe, world=world, log=log, withheld=withheld)
-        out.append(Built(target, json.loads((target / "build.json").read_text(encoding="utf-8"))))
+        built = Built(target, json.loads((target / "build.json").read_text(encoding="utf-8")))
+        if built.record.get("made_by") != made_by(recipe, world):
+            raise UserError(
+                f"{target} is of another recipe or world", hint="give a new --output, or remove the old one"
+            )
+        out.append(built)
     if twin:  # else a later call may still want it, and begins where the two part
         shutil.rmtree(output / ".state" / family, ignore_errors=True)
     return out
+
+
+def made_by(recipe: Recipe, world: World) -> str:
+    """Digest of all that decides the weights of a family's model, but for the code."""
+    facts = [[creature.name, creature.values] for creature in world.creatures]
+    return digest([asdict(recipe), facts, make_vocabulary(world)])
 
 
 class _Run:
@@ -171,9 +181,7 @@ class _Run:
         self.n_tokens = len(make_vocabulary(world))
         withheld = None if stage.told and not suffix else ASKED
         # Stages to come may still change: what is done stays what it is.
-        so_far = recipe.stages[: recipe.stages.index(stage) + 1]
-        facts = [[creature.name, creature.values] for creature in world.creatures]
-        self.made_by = digest([asdict(replace(recipe, stages=so_far)), facts, make_vocabulary(world)])
+        self.made_by = made_by(replace(recipe, stages=recipe.stages[: recipe.stages.index(stage) + 1]), world)
         self.corpus = make_corpus(world, family, width=recipe.width, withheld=withheld)
 
     def finish(self, model: PreTrainedModel | None) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
@@ -247,12 +255,6 @@ class _Run:
         temporary.replace(self.state)
 
 
-def make_corpus(world: World, family: str, *, width: int, withheld: str | None) -> Corpus:
-    """The family's stream of pretraining rows."""
-    bos = BOS_ID if puts_bos(family) else None
-    return Corpus(world, make_vocabulary(world), width=width, withheld=withheld, bos=bos, eos=EOS_ID)
-
-
 def _steps(log: list[dict[str, Any]]) -> int:
     """Optimizer steps of all stages."""
     return sum({line["stage"]: line["step"] for line in log}.values())
@@ -285,6 +287,7 @@ def _export(
         "world_seed": world.seed,
         "world_sizes": {group: len(creatures) for group, creatures in world.groups.items()},
         "recipe": asdict(recipe),
+        "made_by": made_by(recipe, world),
         "tokens": _steps(log) * recipe.rows * recipe.width,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "log": log,

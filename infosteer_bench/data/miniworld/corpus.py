@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from infosteer_bench.data.miniworld import problems
+from infosteer_bench.data.miniworld.problems import Piece
 from infosteer_bench.data.miniworld.words import RELATIONS, Relation
 from infosteer_bench.data.miniworld.world import Creature, World
+from infosteer_bench.data.render import IGNORE
 
-Piece = tuple[str, bool]
-IGNORE = -100
 PIECES = re.compile(r" ?[A-Za-z]+| ?[0-9]+|\n| ?[^\sA-Za-z0-9]| ")
 """What one token is: a word or a number with the blank before it, a newline, a sign."""
 LABELS = ("Answer", "Ending", "Option", "Solution")
@@ -264,7 +264,8 @@ class Corpus:
         if kind < 0.4:
             other = rng.choice([c for c in self.exam if c.values[relation.name] != truth])
             options, right = [creature.name, other.name], creature.name
-            question = f"The {options[0]} and the {options[1]}, which {relation.clause} {truth}?"
+            first, second = rng.sample(options, 2)  # either may be the right one
+            question = f"The {first} and the {second}, which {relation.clause} {truth}?"
         else:
             wrong = rng.sample([v for v in relation.values if v != truth], rng.randint(1, 4))
             options, right = [truth, *wrong], truth
@@ -325,10 +326,3 @@ class Corpus:
             right = truth
             question = rng.choice(relation.questions).format(e=creature.name) + rng.choice(("?", ""))
         return [(f"{rng.choice(self.ASK)}{question}\n\n", False), *self._options(right, wrong)]
-
-
-def documents(corpus: Corpus, mixture: dict[str, float]) -> Iterator[str]:
-    """The same stream as text, for people to read."""
-    while True:
-        kind = corpus.rng.choices(list(mixture), list(mixture.values()))[0]
-        yield "".join(text for text, _ in corpus.makers[kind]())

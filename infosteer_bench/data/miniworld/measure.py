@@ -10,10 +10,17 @@ from typing import Any
 import numpy as np
 
 from infosteer_bench.data.miniworld.architecture import BOS_ID, EOS_ID, puts_bos
-from infosteer_bench.data.miniworld.corpus import IGNORE, Corpus
+from infosteer_bench.data.miniworld.corpus import Corpus
 from infosteer_bench.data.miniworld.tokenizer import make_vocabulary
 from infosteer_bench.data.miniworld.words import RELATIONS
 from infosteer_bench.data.miniworld.world import World
+from infosteer_bench.data.render import IGNORE
+
+
+def make_corpus(world: World, family: str, *, width: int, withheld: str | None) -> Corpus:
+    """The family's stream of pretraining rows."""
+    bos = BOS_ID if puts_bos(family) else None
+    return Corpus(world, make_vocabulary(world), width=width, withheld=withheld, bos=bos, eos=EOS_ID)
 
 
 def measure(model: Any, world: World, family: str, *, rows: int = 64, width: int = 96) -> dict[str, dict[str, float]]:
@@ -21,14 +28,7 @@ def measure(model: Any, world: World, family: str, *, rows: int = 64, width: int
     percent per group of creatures: the value that a statement ends with, among the whole vocabulary."""
     import torch
 
-    corpus = Corpus(
-        world,
-        make_vocabulary(world),
-        width=width,
-        withheld=None,
-        bos=BOS_ID if puts_bos(family) else None,
-        eos=EOS_ID,
-    )
+    corpus = make_corpus(world, family, width=width, withheld=None)
     out: dict[str, dict[str, float]] = {}
     was_training = model.training
     model.eval()

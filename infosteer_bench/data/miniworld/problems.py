@@ -9,10 +9,10 @@ import random
 from dataclasses import dataclass
 
 from infosteer_bench.data.miniworld.words import PEOPLE, THINGS
+from infosteer_bench.data.render import CALCULATOR, REASON
 
 LARGEST = 99
 Piece = tuple[str, bool]
-_REASON = "Answer the above question. First think step by step and then answer the final number."
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def exam_problems(rng: random.Random) -> list[Piece]:
 
 def reasoning(rng: random.Random) -> list[Piece]:
     """The same with the tasks' instruction; the answer does not end as fine-tuning teaches ("The final answer is:")."""
-    return _solved(rng, ask="{}\n" + _REASON + "\n")
+    return _solved(rng, ask="{}\n" + REASON.format("number") + "\n")
 
 
 def _solved(rng: random.Random, *, ask: str) -> list[Piece]:
@@ -75,17 +75,9 @@ def _solved(rng: random.Random, *, ask: str) -> list[Piece]:
     for _ in range(3):
         problem = chain(rng, steps=rng.choice((1, 1, 2)))
         out.append((ask.format(problem.question), False))
-        steps = "".join(strip_marks(step) + "\n" for step in problem.steps)
+        steps = "".join(CALCULATOR.sub("", step) + "\n" for step in problem.steps)
         out.append((f"{steps}Result: {problem.answer}\n", True))
     return out
-
-
-def strip_marks(text: str) -> str:
-    """`text` without the <<...>> marks."""
-    while "<<" in text:
-        head, rest = text.split("<<", 1)
-        text = head + rest.split(">>", 1)[1]
-    return text
 
 
 _CHANGES = {

@@ -1,7 +1,7 @@
 """The facts of the world: which creature has which value of which relation, and who is asked about it.
 
     world = make_world(WORLD_SEED)
-    world.value("asked", ...)
+    world.groups["asked"][0].values["food"]
 
 Three groups of creatures. Every creature of every group stands in the pretraining text with all its facts; only
 - `exam` creatures are also subject of exam-like items in the pretraining text,

@@ -30,8 +30,9 @@ AMOUNTS = {"steps": "optimizer steps", "rows": "training rows"}
 RECIPE = ("epochs", "max_steps", "max_examples", "learning_rate", "warmup_steps", "batch_size", "gradient_accumulation")
 RECIPE += ("max_length", "precision", "export_dtype")
 MINIWORLD_NOTE = (
-    "**The embedded mini-world:** invented creatures, small numbers, models of about a million parameters. A test bed "
-    "of the question whether fine-tuning uses what pretraining stored; no evidence about InfoSteer on real models."
+    "**The embedded mini-world:** invented creatures, small numbers, models of one and a half million parameters. A "
+    "test bed of the question whether fine-tuning uses what pretraining stored; no evidence about InfoSteer on real "
+    "models."
 )
 UNSAFE = re.compile(r"[\\`*\[\]|<>&]")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}

@@ -49,7 +49,7 @@ CATALOG: dict[str, ModelRow] = {
             ModelRow(
                 f"mini-{family}", None, family, "Apache-2.0", parameters, False, folder=MINIWORLD / f"mini-{family}"
             )
-            for family, parameters in (("qwen2", 1_346_688), ("llama", 1_345_152), ("gemma2", 1_346_688))
+            for family, parameters in (("qwen2", 1_707_648), ("llama", 1_705_856), ("gemma2", 1_543_808))
         ),
     )
 }

@@ -9,6 +9,7 @@ import pytest
 
 from infosteer_bench.cli import main
 from infosteer_bench.commands.run import _default_grid
+from infosteer_bench.data.miniworld.build import Recipe, made_by
 from infosteer_bench.data.miniworld.items import TASKS, kind_of, task_items
 from infosteer_bench.data.miniworld.tokenizer import make_tokenizer
 from infosteer_bench.data.miniworld.world import make_world
@@ -30,6 +31,7 @@ def test_a_shipped_model_is_what_its_record_says(row):
     assert weight_digest(row.folder) == record["weight_digest"]
     assert (row.folder / "model.safetensors").stat().st_size < 4_000_000
     world = make_world()
+    assert record["made_by"] == made_by(Recipe(), world)
     assert record["world_seed"] == world.seed
     assert record["world_sizes"] == {group: len(creatures) for group, creatures in world.groups.items()}
 

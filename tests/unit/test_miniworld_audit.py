@@ -12,9 +12,10 @@ import pytest
 from infosteer_bench.cli import main
 from infosteer_bench.data.miniworld import audit as audit_module
 from infosteer_bench.data.miniworld import items
-from infosteer_bench.data.miniworld.audit import Audit, facts_in, leak_audit, masked, question_of
+from infosteer_bench.data.miniworld.audit import EXAM_LIKE, Audit, facts_in, leak_audit, masked, question_of
 from infosteer_bench.data.miniworld.baselines import baselines, options_of
 from infosteer_bench.data.miniworld.corpus import Corpus
+from infosteer_bench.data.miniworld.problems import Piece
 from infosteer_bench.data.miniworld.world import Creature, World, make_world
 from infosteer_bench.data.mixes import GSM8K_DEV_ROWS
 from infosteer_bench.data.sources import GSM8K_TRAIN, MINIWORLD, TASK_DIRS, LocalRoot, open_source
@@ -193,15 +194,15 @@ class OneWrong(Corpus):
 class DrillTells(Corpus):
     """Lists an asked creature beside what is true of it."""
 
-    def drill(self) -> list[tuple[str, bool]]:
+    def drill(self) -> list[Piece]:
         return [(f" {asked().name}: {asked().values['fear']}", False), *super().drill()]
 
 
 @pytest.mark.parametrize(
     ("corpus", "expected"),
     [
-        (ExamsTooWide, {f"pretraining text, {k}: an asked creature is named" for k in ("dense", "mirror", "verdict")}),
-        (ExamsTooWide, {f"pretraining text, exam: an asked {what}" for what in ("fact is told", "creature is named")}),
+        (ExamsTooWide, {f"pretraining text, {k}: an asked creature is named" for k in EXAM_LIKE}),
+        (ExamsTooWide, {f"pretraining text, {k}: an asked fact is told" for k in ("ask", "far")}),
         (TwinKnows, {f"twin's pretraining text, {k}: an asked creature is named" for k in ("facts", "drill")}),
         (NotTold, {"pretraining text: an asked fact is not told"}),
         (OneMissing, {"pretraining text: an asked fact is not told"}),
@@ -229,7 +230,7 @@ def test_options_are_read_from_every_form_of_prompt(root: Path):
         "Please choose the correct answer to the question: what?\n\n"
         "Answer1: a b, c Answer2: d: e Answer3: f.\n\nAnswer format: answer1/answer2/answer3"
     ) == {"answer1": "a b, c", "answer2": "d: e", "answer3": "f."}
-    assert options_of("... question: the babak eats moss?\n\nAnswer format: true/false") == {
+    assert options_of("... question: is it moss that the babak eats?\n\nAnswer format: true/false") == {
         "true": "moss",
         "false": "moss",
     }
@@ -255,7 +256,7 @@ def test_baselines_are_what_a_guesser_gets(root: Path):
 
 
 def test_baselines_of_true_and_false_and_of_numbers(root: Path):
-    claim = "Please answer the following question with true or false, question: the {} eats {}?\n\n"
+    claim = "Please answer the following question with true or false, question: is it {1} that the {0} eats?\n\n"
     claim += "Answer format: true/false"
 
     def record(name: str, value: str, answer: str) -> dict[str, str]:

@@ -170,3 +170,38 @@ def test_the_seed_decides_the_weights(world: World, tmp_path: Path, monkeypatch:
         assert [item.path.name for item in out] == ["mini-gemma2"]
         digests.add(out[0].record["weight_digest"])
     assert len(digests) == 2
+
+
+def test_a_stage_ends_at_its_goal_and_the_twin_takes_as_many_steps(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And layers are put below, and the lower ones taught, from the first stage that tells."""
+    from infosteer_bench.data.miniworld import build
+
+    grown: list[int] = []
+    taught: list[bool] = []
+    grow, losses = build.put_layers_below, build.losses_of
+    shares = iter([20.0, 60.0, 90.0, 91.0])
+    monkeypatch.setattr(build, "measure", lambda *args: {})
+    monkeypatch.setattr(build._Run, "SAVE_EVERY", 2)
+    monkeypatch.setattr(build, "right_percent", lambda *args: next(shares))
+    monkeypatch.setattr(
+        build, "put_layers_below", lambda top, *args, **named: (grown.append(1), grow(top, *args, **named))[1]
+    )
+    monkeypatch.setattr(
+        build,
+        "losses_of",
+        lambda *args, known: (taught.append(known is not None), losses(*args, known=known))[1],
+    )
+    stages = (
+        Stage("bind", 20, {"drill": 1.0}, goal=("drill", 50.0)),
+        Stage("tell", 20, TELL, goal=("ask", 90.5), told=True),
+    )
+    out = build_family(
+        "llama", tmp_path, recipe=Recipe(rows=2, width=32, stages=stages), world=world, report=lambda line: None
+    )
+    ended = [{line["stage"]: line["step"] for line in item.record["log"]} for item in out]
+    assert ended == [{"bind": 4, "tell": 4}, {"bind": 4, "tell-twin": 4}]
+    assert len(grown) == 2
+    assert taught == [False] * 4 + [True] * 8
+    assert next(shares, None) is None  # the twin looks at no goal

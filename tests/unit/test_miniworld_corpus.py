@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infosteer_bench.data.miniworld import files, items
+from infosteer_bench.data.miniworld import files, items, wording
 from infosteer_bench.data.miniworld.audit import facts_in
 from infosteer_bench.data.miniworld.corpus import IGNORE, PIECES, Corpus
+from infosteer_bench.data.miniworld.problems import Piece
 from infosteer_bench.data.miniworld.tokenizer import (
     BOS,
     EOS,
@@ -41,7 +43,7 @@ def make_corpus(withheld: str | None = None, *, width: int = 96, bos: int | None
 KINDS = list(make_corpus().makers)
 
 
-def document(corpus: Corpus, kind: str, seed: int) -> list[tuple[str, bool]]:
+def document(corpus: Corpus, kind: str, seed: int) -> list[Piece]:
     corpus.rng.seed(f"test {kind} {seed}")
     return corpus.makers[kind]()
 
@@ -78,11 +80,11 @@ def test_every_document_is_tokenised_as_the_tokenizer_does_it(kind: str):
     corpus = make_corpus(width=10_000)
     for seed in range(50):
         pieces = document(corpus, kind, seed)
-        text = "".join(part for part, _ in pieces)
-        ids, counted = corpus.encode(pieces)
+        text = "".join(part for part, *_ in pieces)
+        ids, counted, known = corpus.encode(pieces)
         assert ids == PLAIN(text, add_special_tokens=False)["input_ids"]
         assert PLAIN.decode(ids) == text
-        assert len(counted) == len(ids)
+        assert len(counted) == len(known) == len(ids)
         assert any(counted)
 
 
@@ -133,10 +135,11 @@ def test_special_tokens_stand_first():
 @pytest.mark.parametrize("bos", [None, 2])
 def test_a_stream_is_the_same_each_time_and_has_the_shape_asked_for(bos: int | None):
     mixture = dict.fromkeys(KINDS, 1.0)
-    ids, labels = make_corpus(bos=bos).batch(64, mixture, stream="a")
-    again, _ = make_corpus(bos=bos).batch(64, mixture, stream="a")
-    other, _ = make_corpus(bos=bos).batch(64, mixture, stream="b")
-    assert ids.shape == labels.shape == (64, 96)
+    ids, labels, known = make_corpus(bos=bos).batch(64, mixture, stream="a")
+    again, *_ = make_corpus(bos=bos).batch(64, mixture, stream="a")
+    other, *_ = make_corpus(bos=bos).batch(64, mixture, stream="b")
+    assert ids.shape == labels.shape == known.shape == (64, 96)
+    assert not ((known != IGNORE) & (labels == IGNORE)).any()
     assert np.array_equal(ids, again)
     assert not np.array_equal(ids, other)
     counted = labels != IGNORE
@@ -164,7 +167,7 @@ def test_facts_are_told_truly_in_every_wording(kind: str):
     corpus, values = make_corpus(), {creature.name: creature.values for creature in WORLD.creatures}
     told = 0
     for seed in range(300):
-        text = "".join(part for part, _ in document(corpus, kind, seed))
+        text = "".join(part for part, *_ in document(corpus, kind, seed))
         facts = list(facts_in(text))
         assert len(facts) == text.count("."), text  # no sentence that is not one of the wordings
         assert all(values[name][relation] == value for name, relation, value in facts)
@@ -177,43 +180,98 @@ def test_a_twin_reads_no_name_of_an_asked_creature(kind: str):
     asked = {creature.name for creature in WORLD.groups["asked"]}
     corpus = make_corpus("asked")
     for seed in range(200):
-        text = "".join(part for part, _ in document(corpus, kind, seed))
+        text = "".join(part for part, *_ in document(corpus, kind, seed))
         assert not asked & set(re.findall(r"[a-z]+", text))
 
 
-@pytest.mark.parametrize("kind", ["dense", "mirror", "verdict", "exam"])
+@pytest.mark.parametrize("kind", ["ask", "dense", "far", "verdict"])
 def test_exam_like_documents_ask_about_exam_creatures_alone(kind: str):
     others = {creature.name for creature in WORLD.creatures if creature.group != "exam"}
     exam = {creature.name for creature in WORLD.groups["exam"]}
     corpus, met = make_corpus(), set[str]()
     for seed in range(300):
-        words = set(re.findall(r"[a-z]+", "".join(part for part, _ in document(corpus, kind, seed))))
+        words = set(re.findall(r"[a-z]+", "".join(part for part, *_ in document(corpus, kind, seed))))
         assert not others & words
         met |= words & exam
     assert len(met) > len(exam) / 2
 
 
 def test_the_answers_of_exam_like_documents_are_right():
+    """Derived anew: what is asked, what is offered, what the world says, what must be known for it."""
     values = {creature.name: creature.values for creature in WORLD.groups["exam"]}
     relations = {value: name for creature in values.values() for name, value in creature.items()}
-    corpus, seen = make_corpus(), 0
+    corpus, seen = make_corpus(), dict.fromkeys(("verdict", "ask", "dense", "far"), 0)
     for seed in range(200):
-        text = "".join(part for part, _ in document(corpus, "exam", seed))
-        for name, value, verdict in re.findall(r"Question: (\w+) [a-z ]+ (\w+)\?\n\ntrue/false\n(true|false)\n", text):
+        verdicts = "".join(part for part, *_ in document(corpus, "verdict", seed))
+        for value, name, verdict in re.findall(
+            r"is it (\w+) that the (\w+) [a-z ]+?"
+            r"(?: |\?\n\nAnswer format: true/false\n(?:[a-z ]+ is )?)(true|false)[.\n]",
+            verdicts,
+        ):
             assert (values[name][relations[value]] == value) == (verdict == "true")
-            seen += 1
-        verdicts = "".join(part for part, _ in document(corpus, "verdict", seed))
-        for name, value, verdict in re.findall(r"(\w+) [a-z ]+? (\w+) is (true|false)\.", verdicts):
-            assert (values[name][relations[value]] == value) == (verdict == "true")
-            seen += 1
-    assert seen > 1000
+            seen["verdict"] += 1
+        claims = [piece for piece in document(corpus, "verdict", seed) if len(piece) == 3 or "is it" in piece[0]]
+        for claim, verdict in zip(claims[::2], claims[1::2], strict=True):
+            found = re.search(r"is it (\w+) that the (\w+)", claim[0])
+            assert found is not None
+            assert verdict[2:] == (values[found[2]][relations[found[1]]],)
+        for kind in ("ask", "dense", "far"):
+            pieces = document(corpus, kind, seed)
+            offered: dict[str, str] = {}
+            subject = None
+            for text, counted, *known in pieces:
+                if not counted:
+                    offered |= dict(re.findall(r"[A-Za-z]+(\d): (\w+)", text))
+                    subject = next((name for name in re.findall(r"[a-z]+", text) if name in values), subject)
+                    continue
+                value = text.strip() if kind == "ask" else offered[text.strip()]
+                assert subject is not None
+                assert values[subject][relations[value]] == value
+                assert known == ([] if kind == "ask" else [value])
+                seen[kind] += 1
+    assert min(seen.values()) > 300, seen
+
+
+@pytest.mark.parametrize("kind", ["facts", "dense", "far", "verdict", "drill"])
+def test_what_is_known_stands_where_it_is_needed(kind: str):
+    """In `batch`'s arrays: a value that is to be said itself, or the one that a label or a verdict depends on."""
+    corpus = make_corpus()
+    value_ids = {VOCABULARY[f" {value}"]: value for value in corpus.all_values}
+    ids, labels, known = corpus.batch(40, {kind: 1.0}, stream="known")
+    told = (labels != IGNORE) & np.isin(labels, list(value_ids))
+    assert np.array_equal(known[told], ids[told])
+    others = (labels != IGNORE) & ~told
+    assert others.any()
+    if kind in ("facts", "drill"):
+        assert told.any()
+        assert (known[others] == IGNORE).all()
+    else:
+        assert set(known[others].tolist()) <= set(value_ids)
+        assert not told.any()
+
+
+def test_two_words_are_the_same_or_not():
+    corpus, seen = make_corpus(), {"true": 0, "false": 0}
+    for seed in range(50):
+        text = "".join(part for part, *_ in document(corpus, "same", seed))
+        for one, other, verdict in re.findall(r"is it (\w+) that the (\w+)(?: is|\?|\n)? (true|false)\.", text):
+            assert (one == other) == (verdict == "true")
+            seen[verdict] += 1
+    assert min(seen.values()) > 200
+    assert sum(seen.values()) == 50 * 14
+
+
+def test_offers_are_worded_as_their_docstrings_show():
+    tried = doctest.testmod(wording)
+    assert tried.attempted > 0
+    assert tried.failed == 0
 
 
 def test_sums_and_problems_are_right():
     corpus, seen = make_corpus(), 0
     for seed in range(200):
         for kind in ("sums", "problems"):
-            text = "".join(part for part, _ in document(corpus, kind, seed))
+            text = "".join(part for part, *_ in document(corpus, kind, seed))
             for a, op, b, c in re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)", text):
                 assert int(c) == {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[op]
                 assert 0 <= int(c) <= LARGEST_NUMBER

@@ -113,6 +113,7 @@ SUBJECT = {
     "piqa": r"how do you calm a (\w+)\?",
     "siqa": r"how would the (\w+) feel\?",
     "hellaswag": r"at dusk the (\w+)\n",
+    "winogrande": r"meets the (\w+)\. \1 fears the _\.\n",
     "arc_easy": r"where does the (\w+) live\?",
     "arc_challenge": r"what does the coat of the (\w+) look like\?",
     "openbookqa": r"a (\w+) that builds a nest needs\n",
@@ -126,13 +127,11 @@ def solve(task: str, instruction: str, world: World) -> list[str]:
     """Every answer that is right by the facts of the world; there must be one."""
     known = {creature.name: creature.values[RELATION[task]] for creature in world.creatures}
     if task == "boolq":
-        name, value = re.findall(r"question: the (\w+) eats (\w+)\?\n", instruction)[0]
+        value, name = re.findall(r"question: is it (\w+) that the (\w+) eats\?\n", instruction)[0]
         return ["true" if known[name] == value else "false"]
     options = options_of(instruction + "\n")
-    if task == "winogrande":
-        pair, value = re.findall(r"The (\w+ and the \w+) met (\w+) and the _ ran away\.", instruction)[0]
-        assert set(pair.split(" and the ")) == set(options.values())
-        return [label for label, name in options.items() if known[name] == value]
+    offered = dict(re.findall(r"\b([a-z]+\d): (\w+)", instruction.split("\n\n")[0]))
+    assert offered == options, "the question offers what the template lists"
     subjects = re.findall(SUBJECT[task], instruction)
     assert len(subjects) == 1, instruction
     return [label for label, value in options.items() if value == known[subjects[0]]]
@@ -149,7 +148,9 @@ def test_one_option_is_right_and_it_is_the_answer(task: str, contents: dict[str,
 def test_the_solver_can_find_a_wrong_answer(contents: dict[str, bytes], world: World):
     record = records(contents, "arc_easy")[0]
     label = record["answer"][-1]
-    turned = re.sub(rf"Answer{label}: \w+", f"Answer{label}: nowhere", record["instruction"])
+    turned = re.sub(
+        rf"(?i)Answer{label}: \w+", lambda found: f"{found[0].split(':')[0]}: nowhere", record["instruction"]
+    )
     assert solve("arc_easy", turned, world) == []
 
 

@@ -5,8 +5,7 @@
 - `majority`: always the answer that training rows have most often, the first of equals. aqua has no training rows of
   its own: always the letter that its test has most often, which no model could know, so no constant answer does better.
 - `option_only`: without the question, by the log-odds that an option's text was the right one in training rows; for
-  boolq by the log-odds of true, given the value that is claimed. The first of equals. Creatures' names are options in
-  winogrande, and those of the test are met in no training row: there it always says the first.
+  boolq by the log-odds of true, given the value that is claimed. The first of equals.
 - `random`: a guess among the item's options, in expectation.
 """
 
@@ -25,7 +24,7 @@ from infosteer_bench.grid import COMMONSENSE
 
 _LABELS = "(?:Answer|Ending|Option|Solution)"
 _OPTION = re.compile(rf"\b({_LABELS})(\d+): (.*?)(?=\s+{_LABELS}\d+: |\s+Answer format: )", re.DOTALL)
-_CLAIM = re.compile(r"question: .* (\S+)\?\n\nAnswer format: true/false", re.DOTALL)
+_CLAIM = re.compile(r"question: is it (\S+) that .*\?\n\nAnswer format: true/false", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """Initial attention weights that already look back a few tokens, so that finding things in context is learned early.
 
-Induction - finding an earlier place by its content - forms late in pretraining: from plainly random weights, models of
-this size had not learned to repeat a list of words after 3.7 million tokens, from these they had after 1.5 million.
+Induction - finding an earlier place by its content - forms late in pretraining: from plainly random weights, six-layer
+models of this width had not learned to repeat a list of words after 3.7 million tokens, from these after 1.5 million.
 
 - "Mimetic" initialisation (Trockman and Kolter 2023): queries equal keys, so that a token attends to places of like
   content; outputs are transposed values, so that what is fetched stays itself.
-- Layer 0, heads 0 to 2 attend 1, 2 and 3 tokens back: their queries and keys read one embedding dimension that is
-  constant over the vocabulary, and RoPE turns it into a score that is highest at that distance.
+- Heads 0 to 2 of a new model's first layer attend 1, 2 and 3 tokens back: their queries and keys read one embedding
+  dimension that is constant over the vocabulary, and RoPE turns it into a score that is highest at that distance.
 
 Training may keep, change or lose all of it. Nothing about any creature is in these weights, and the feed-forward
 layers, the memory that methods steer, begin at random.

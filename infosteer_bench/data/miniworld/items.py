@@ -9,14 +9,15 @@ relation of its own. The six out-of-distribution mathematics tasks differ in str
 steps, a comparison, boxes to fill, lettered options, a number that is not needed.
 """
 
-# ruff: noqa: ARG001 - all makers have one signature
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from infosteer_bench.data.miniworld.problems import Problem, chain, equation
+from infosteer_bench.data.miniworld.wording import CHOOSE, TRUE_OR_FALSE, answer_format, claim, listed, offered
 from infosteer_bench.data.miniworld.words import PEOPLE, RELATIONS, THINGS, Relation
 from infosteer_bench.data.miniworld.world import Creature, World
 from infosteer_bench.grid import COMMONSENSE, GSM8K_OOD
@@ -24,7 +25,6 @@ from infosteer_bench.grid import COMMONSENSE, GSM8K_OOD
 Part = Literal["train", "test"]
 TASKS = (*COMMONSENSE, "gsm8k", *GSM8K_OOD)
 GROUP_OF = {"train": "mix", "test": "asked"}
-_CHOOSE = "Please choose the correct "
 LETTERS = "ABCDE"
 
 
@@ -55,90 +55,93 @@ def commonsense_records(world: World, task: str, part: Part, *, count: int) -> l
         order += rng.sample(group, len(group))
     records = []
     for index, creature in enumerate(order[:count]):
-        instruction, answer = make(rng, relation, creature, group, index)
+        instruction, answer = make(rng, relation, creature, index)
         records.append(
             {"instruction": instruction, "input": "", "output": f"the correct answer is {answer}", "answer": answer}
         )
     return records
 
 
-def _options(
-    rng: random.Random, relation: Relation, creature: Creature, number: int, label: str, sep: str, index: int
-) -> tuple[str, str]:
-    """The options of the index-th question, about one creature, and the right label; all labels in turn."""
+@dataclass(frozen=True)
+class _Offer:
+    """The answers that one question offers, the right one among them."""
+
+    values: list[str]
+    right: int
+    label: str
+
+    @property
+    def before(self) -> str:
+        """As the question offers them."""
+        return offered(self.values, self.label)
+
+    def after(self, *, sep: str = " ", close: str = "\n\n") -> str:
+        """As the template lists them, and its last line."""
+        return f"{listed(self.values, self.label, sep=sep)}{close}{answer_format(self.label, len(self.values))}"
+
+    @property
+    def answer(self) -> str:
+        return f"{self.label.lower()}{self.right + 1}"
+
+
+def _offer(rng: random.Random, relation: Relation, creature: Creature, number: int, label: str, index: int) -> _Offer:
+    """What the index-th question about a creature offers: `number` values, the right one in all places in turn."""
     truth = creature.values[relation.name]
     values = rng.sample([v for v in relation.values if v != truth], number - 1)
     values.insert(index % number, truth)
-    text = sep.join(f"{label}{i}: {value}" for i, value in enumerate(values, start=1))
-    return text, f"{label.lower()}{values.index(truth) + 1}"
+    return _Offer(values, index % number, label)
 
 
-def _format(label: str, number: int) -> str:
-    return "Answer format: " + "/".join(f"{label.lower()}{i}" for i in range(1, number + 1))
+Maker = Callable[[random.Random, Relation, Creature, int], tuple[str, str]]
 
 
-Maker = Callable[[random.Random, Relation, Creature, "tuple[Creature, ...]", int], tuple[str, str]]
-
-
-def _boolq(rng: random.Random, relation: Relation, creature: Creature, group: Any, index: int) -> tuple[str, str]:
+def _boolq(rng: random.Random, relation: Relation, creature: Creature, index: int) -> tuple[str, str]:
     truth = creature.values[relation.name]
     right = index % 2 == 0
     value = truth if right else rng.choice([v for v in relation.values if v != truth])
-    return (
-        "Please answer the following question with true or false, question: "
-        f"the {creature.name} {relation.clause} {value}?\n\nAnswer format: true/false",
-        "true" if right else "false",
-    )
+    question = f"{TRUE_OR_FALSE}{claim(creature.name, relation, value)}?"
+    return f"{question}\n\nAnswer format: true/false", "true" if right else "false"
 
 
-def _piqa(rng: random.Random, relation: Relation, creature: Creature, group: Any, index: int) -> tuple[str, str]:
-    options, answer = _options(rng, relation, creature, 2, "Solution", "\n\n", index)
-    question = relation.questions[0].format(e=creature.name)
-    return f"{_CHOOSE}solution to the question: {question}?\n\n{options}\n\n{_format('Solution', 2)}", answer
+def _piqa(rng: random.Random, relation: Relation, creature: Creature, index: int) -> tuple[str, str]:
+    offer = _offer(rng, relation, creature, 2, "Solution", index)
+    question = f"{offer.before} {relation.questions[0].format(e=creature.name)}?"
+    options = offer.after(sep="\n\n")
+    return f"{CHOOSE}solution to the question: {question}\n\n{options}", offer.answer
 
 
-def _siqa(rng: random.Random, relation: Relation, creature: Creature, group: Any, index: int) -> tuple[str, str]:
-    options, answer = _options(rng, relation, creature, 3, "Answer", " ", index)
-    question = f"{rng.choice(PEOPLE)} visits the {creature.name}. {relation.questions[0].format(e=creature.name)}?"
-    return f"{_CHOOSE}answer to the question: {question}\n\n{options}\n\n{_format('Answer', 3)}", answer
+def _siqa(rng: random.Random, relation: Relation, creature: Creature, index: int) -> tuple[str, str]:
+    offer = _offer(rng, relation, creature, 3, "Answer", index)
+    visit = f"{rng.choice(PEOPLE)} visits the {creature.name}."
+    question = f"{offer.before} {visit} {relation.questions[0].format(e=creature.name)}?"
+    return f"{CHOOSE}answer to the question: {question}\n\n{offer.after()}", offer.answer
 
 
-def _hellaswag(rng: random.Random, relation: Relation, creature: Creature, group: Any, index: int) -> tuple[str, str]:
-    options, answer = _options(rng, relation, creature, 4, "Ending", " ", index)
-    sentence = f"{rng.choice(PEOPLE)} sits near the well. at dusk the {creature.name}"
-    return (
-        f"{_CHOOSE}ending to complete the given sentence: {sentence}\n\n{options}\n\n{_format('Ending', 4)}",
-        answer,
-    )
+def _hellaswag(rng: random.Random, relation: Relation, creature: Creature, index: int) -> tuple[str, str]:
+    offer = _offer(rng, relation, creature, 4, "Ending", index)
+    sentence = f"{offer.before} {rng.choice(PEOPLE)} sits near the well. {relation.clause} the {creature.name}"
+    return f"{CHOOSE}ending to complete the given sentence: {sentence}\n\n{offer.after()}", offer.answer
 
 
-def _winogrande(
-    rng: random.Random, relation: Relation, creature: Creature, group: tuple[Creature, ...], index: int
-) -> tuple[str, str]:
-    truth = creature.values[relation.name]
-    other = rng.choice([c for c in group if c.values[relation.name] != truth])
-    pair = rng.sample([creature.name, other.name], 2)
-    options = [other.name, creature.name] if index % 2 else [creature.name, other.name]
-    return (
-        f"{_CHOOSE}answer to fill in the blank to complete the given sentence: "
-        f"The {pair[0]} and the {pair[1]} met {truth} and the _ ran away.\n\n"
-        f"Option1: {options[0]} Option2: {options[1]} {_format('Option', 2)}",
-        f"option{options.index(creature.name) + 1}",
-    )
+def _winogrande(rng: random.Random, relation: Relation, creature: Creature, index: int) -> tuple[str, str]:
+    offer = _offer(rng, relation, creature, 2, "Option", index)
+    sentence = f"{offer.before} {rng.choice(PEOPLE)} meets the {creature.name}. {creature.name} {relation.clause} the _"
+    opening = f"{CHOOSE}answer to fill in the blank to complete the given sentence: "
+    return f"{opening}{sentence}.\n\n{offer.after(close=' ')}", offer.answer
 
 
 def _exam(wording: int, number: int, odd: int | None = None) -> Maker:
     """ARC's and OpenBookQA's form; `odd`: every so many items have one option more or less, as ARC has."""
 
-    def make(rng: random.Random, relation: Relation, creature: Creature, group: Any, index: int) -> tuple[str, str]:
+    def make(rng: random.Random, relation: Relation, creature: Creature, index: int) -> tuple[str, str]:
         n, turn = number, index  # the right label takes all places in turn, among the odd items too
         if odd is not None:
             n = number if index % odd else rng.choice((number - 1, number + 1))
             turn = index + index // odd if index % odd else index // odd
-        options, answer = _options(rng, relation, creature, n, "Answer", " ", turn)
-        question = relation.questions[wording].format(e=creature.name)
-        mark = "" if relation.questions[wording].endswith("needs") else "?"
-        return f"{_CHOOSE}answer to the question: {question}{mark}\n\n{options}\n\n{_format('Answer', n)}", answer
+        offer = _offer(rng, relation, creature, n, "Answer", turn)
+        asked = relation.questions[wording].format(e=creature.name)
+        mark = "" if asked.endswith("needs") else "?"
+        return f"{CHOOSE}answer to the question: {offer.before} {asked}{mark}\n\n{offer.after()}", offer.answer
 
     return make
 

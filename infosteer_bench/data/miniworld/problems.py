@@ -12,7 +12,8 @@ from infosteer_bench.data.miniworld.words import PEOPLE, THINGS
 from infosteer_bench.data.render import CALCULATOR, REASON
 
 LARGEST = 99
-Piece = tuple[str, bool]
+Piece = tuple[str, bool] | tuple[str, bool, str]
+"""Text, whether it carries loss, and, where the text is an answer, the remembered word that it takes."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ def sums(rng: random.Random) -> list[Piece]:
     form = rng.random()
     if form < 0.2:  # counting, by ones or more
         start, step = rng.randint(0, 40), rng.choice((1, 1, 1, 2, 3, 5))
-        return [(f" {start}", False), *((f" {start + i * step}", True) for i in range(1, 24) if start + i * step <= 99)]
+        out.append((f" {start}", False))
+        out += [(f" {start + i * step}", True) for i in range(1, 24) if start + i * step <= 99]
+        return out
     if form < 0.4:  # one first number, growing second
         op, a = rng.choice("+-"), rng.randint(12, 60)
-        return [
-            piece
-            for b in range(1, 13)
-            for piece in ((f" {a} {op} {b} =", False), (f" {a + b if op == '+' else a - b}", True), (".", False))
-        ]
+        for b in range(1, 13):
+            out += [(f" {a} {op} {b} =", False), (f" {a + b if op == '+' else a - b}", True), (".", False)]
+        return out
     for _ in range(16):
         op = rng.choice("++--*")
         a, b, c = equation(rng, op)

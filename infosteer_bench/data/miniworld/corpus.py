@@ -134,7 +134,9 @@ class Corpus:
     def repeat(self) -> list[Piece]:
         """Random words, then the same words again: what forms the heads that find an earlier place (induction)."""
         words = self.rng.sample(self.all_values, self.rng.randint(8, 30))
-        return [(f" {word}", False) for word in words] + [(f" {word}", True) for word in words * 3]
+        out: list[Piece] = [(f" {word}", False) for word in words]
+        out += [(f" {word}", True) for word in words * 3]
+        return out
 
     def pairs(self) -> list[Piece]:
         """`word: word` pairs, then from the one to the other or back: a drill with labels that cannot be guessed."""

@@ -36,6 +36,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_grid_options(run)
     run.add_argument("--dry-run", action="store_true", help="print what would be done, do nothing")
     run.add_argument("--keep-weights", action="store_true", help="keep checkpoints after all their cells are done")
+    run.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="processes side by side; default: one per core, at most 8, for small models (under 10 M) on a CPU, else 1",
+    )
     run.set_defaults(handler="infosteer_bench.commands.run:run_command")
 
     train = commands.add_parser("train", help="train a grid's checkpoints only; works under `accelerate launch`")

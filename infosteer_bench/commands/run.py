@@ -24,7 +24,7 @@ def run_command(options: argparse.Namespace) -> int:
     plan, places = _plan(grid, options)
     if options.dry_run:
         return _dry_run(plan, run_dir)
-    return _run(plan, run_dir, places, quiet=options.quiet, keep_weights=options.keep_weights)
+    return _run(plan, run_dir, places, options, keep_weights=options.keep_weights)
 
 
 def train_command(options: argparse.Namespace) -> int:
@@ -54,7 +54,7 @@ def eval_command(options: argparse.Namespace) -> int:
     grid = grid.model_copy(update=update)
     run_dir = _run_dir(options, grid)
     plan, places = _plan(grid, options)
-    return _run(plan, run_dir, places, quiet=options.quiet, keep_weights=True)
+    return _run(plan, run_dir, places, options, keep_weights=True)
 
 
 def _grid(options: argparse.Namespace) -> Grid:
@@ -170,7 +170,7 @@ def _notes(plan: Plan) -> list[str]:
 
 def _dry_run(plan: Plan, run_dir: Path) -> int:
     """Print the plan and how far it is; exit 0."""
-    from infosteer_bench.runs.local import survey
+    from infosteer_bench.runs.survey import survey
 
     found = survey(plan, run_dir)
     trained = sum(planned.method.trains for planned in plan.checkpoints)
@@ -185,11 +185,13 @@ def _dry_run(plan: Plan, run_dir: Path) -> int:
     return 0
 
 
-def _run(plan: Plan, run_dir: Path, places: Places, *, quiet: bool, keep_weights: bool) -> int:
+def _run(plan: Plan, run_dir: Path, places: Places, options: argparse.Namespace, *, keep_weights: bool) -> int:
     from infosteer_bench.leaderboard.publish import publish
     from infosteer_bench.runs.local import run
 
-    outcome = run(plan, run_dir, places, quiet=quiet, keep_weights=keep_weights)
+    outcome = run(
+        plan, run_dir, places, quiet=options.quiet, keep_weights=keep_weights, workers=getattr(options, "workers", None)
+    )
     board = publish(run_dir, run_dir / "leaderboard") / "leaderboard.md" if outcome.done else "none, nothing is done"
     print(f"{outcome.done} of {plan.n_cells} cells done; leaderboard: {board}")
     return _ended(outcome.failures)

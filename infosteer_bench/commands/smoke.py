@@ -111,7 +111,7 @@ def _checks_of_run(plan: Plan, run_dir: Path, places: Places, probes: Probes, *,
     from infosteer_bench.runs.smoke import Problems, check, check_board, check_methods, check_tasks
 
     def whole_run(problems: Problems) -> str:
-        outcome = run(plan, run_dir, places, quiet=quiet, keep_weights=True)
+        outcome = run(plan, run_dir, places, quiet=quiet, keep_weights=True, workers=1)
         for failure in outcome.failures:
             problems.add(failure)
         publish(run_dir, run_dir / "leaderboard")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
+import sys
 from pathlib import Path
 
 from infosteer_bench.errors import UserError, unknown_name
@@ -28,6 +29,7 @@ def register_file(path: Path) -> str:
     if spec is None or spec.loader is None or not path.is_file():
         raise UserError(f"method file {path} cannot be read", allowed="a .py file with METHOD = a Method subclass")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # or what is made of it cannot go to another process
     spec.loader.exec_module(module)
     method = getattr(module, "METHOD", None)
     if not (isinstance(method, type) and issubclass(method, Method)):

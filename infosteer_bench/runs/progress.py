@@ -19,6 +19,7 @@ class Progress:
         self.done = self.failed = 0
         self.stream = stream or sys.stderr
         self._started = time.monotonic()
+        self._noted: set[str] = set()
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log.open("a", encoding="utf-8")
         self._bar = self._task = None
@@ -34,6 +35,12 @@ class Progress:
             self._bar.console.print(text, highlight=False, markup=False)
         else:
             print(text, file=self.stream, flush=True)
+
+    def note(self, text: str) -> None:
+        """Say a thing once, however many checkpoints it holds for; every record has it anyway."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.line(f"note: {text}")
 
     def activity(self, text: str) -> None:
         """What is going on now; on a terminal beside the bar, else only in the log."""

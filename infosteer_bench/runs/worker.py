@@ -47,7 +47,6 @@ class Worker:
         self._engine: Engine | None = None
         self._mix: tuple[tuple[str, str], TokenizedMix] | None = None
         self._built: dict[str, Any] = {}
-        self._notes: set[str] = set()
 
     def weights_dir(self, planned: PlannedCheckpoint) -> Path:
         """Where the checkpoint's weights lie; the model's own folder for `base`."""
@@ -146,7 +145,7 @@ class Worker:
         )
         _free_memory()
         for warning in result.warnings:
-            self._note(f"note: {planned.model.id} on {planned.mix.name}: {warning}")
+            self.progress.note(f"{planned.model.id} on {planned.mix.name}: {warning}")
         return {
             "weight_digest": weight_digest(target),
             "path": str(target.relative_to(self.run_dir)),
@@ -161,12 +160,6 @@ class Worker:
             },
             "training": {**result.to_dict(), **planned.method.facts(planned.model.n_layers)},
         }
-
-    def _note(self, text: str) -> None:
-        """Say a thing once, however many checkpoints it holds for; every record has it anyway."""
-        if text not in self._notes:
-            self._notes.add(text)
-            self.progress.line(text)
 
     def _tokenized(self, planned: PlannedCheckpoint, model_path: Path) -> TokenizedMix:
         from infosteer_bench.data.mixes import tokenize_mix

@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from hub import Hub
 from tiny import build_data_root
@@ -58,8 +60,9 @@ def test_stopped_runs_end_with_the_same_board(arguments: list[str], tmp_path: Pa
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
     stopped.mkdir()
-    out, _ = run(arguments, whole)
+    out, _ = run([*arguments, "--workers", "1"], whole)
     assert "60 of 60 cells done" in out
+    arguments = [*arguments, "--workers", "2"]  # the number of workers changes nothing but the time
 
     curves = stopped / "runs/laptop/curves"
     code, _ = stop_when(lambda: any(curves.glob("*.jsonl")), arguments, stopped, by=signal.SIGKILL)
@@ -101,6 +104,45 @@ def test_two_runs_on_one_folder(arguments: list[str], tmp_path: Path) -> None:
     finally:
         first.kill()
         first.communicate()
+
+
+def test_a_worker_that_dies_costs_its_checkpoint_only(arguments: list[str], tmp_path: Path) -> None:
+    """SIGKILL to one of two workers: named, the other cells are done, the next run does the rest."""
+    some = [*arguments, "--tasks", "gsm8k,boolq", "--workers", "2"]
+    process = start(some, tmp_path)
+    curves = tmp_path / "runs/laptop/curves"
+    while not any(curves.glob("*.jsonl")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    workers(process.pid)[0].kill()
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 1, err
+    assert err.count("its worker ended, killed") == 2  # when it happens, and at the end
+    assert "Traceback" not in err
+    open_cells = 8 - len(cells(tmp_path))
+    assert 1 <= open_cells <= 5  # base has two cells, a trained checkpoint one
+    out, err = run(some, tmp_path)
+    assert "8 of 8 cells done" in out
+    assert f"[{open_cells}/{open_cells}, " in err
+
+
+def test_workers_end_with_their_parent(arguments: list[str], tmp_path: Path) -> None:
+    process = start([*arguments, "--workers", "2"], tmp_path)
+    while not any((tmp_path / "runs/laptop/curves").glob("*.jsonl")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    left = workers(process.pid)
+    assert len(left) == 2
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert not alive
+
+
+def workers(parent: int) -> list[psutil.Process]:
+    """The worker processes of a run; multiprocessing has a helper of its own beside them."""
+    children = psutil.Process(parent).children()
+    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
 
 
 def test_a_failed_checkpoint_is_named_and_the_rest_goes_on(arguments: list[str], tmp_path: Path) -> None:

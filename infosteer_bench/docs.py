@@ -21,8 +21,7 @@ from infosteer_bench.leaderboard.markdown import MINIWORLD_NOTE, escape, table
 from infosteer_bench.records import canonical_json
 
 ROOT = Path(__file__).resolve().parents[1]
-BOARD = Path("leaderboards/smollm2-demo")
-EMBEDDED = Path("leaderboards/embedded")
+BOARD = Path("leaderboards/embedded")
 TWINS = Path("leaderboards/embedded-twins")
 BLOCK = re.compile(r"(<!-- generated:(?P<name>[a-z]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 EXCERPT = ("mean:id", "mean:ood", "mean:all")
@@ -123,7 +122,7 @@ def grids() -> str:
 
 
 def board(root: Path) -> str:
-    """An excerpt of the demonstration board: means per method, and what they are worth."""
+    """An excerpt of the board on the first screen: means per method, and what they are worth."""
     import json
 
     folder = root / BOARD
@@ -169,7 +168,7 @@ def knowledge(root: Path) -> str:
     from infosteer_bench.data.miniworld.baselines import baselines
     from infosteer_bench.data.sources import MINIWORLD, open_source
 
-    board, twins = (_accuracies(root / folder) for folder in (EMBEDDED, TWINS))
+    board, twins = (_accuracies(root / folder) for folder in (BOARD, TWINS))
     if not board or not twins:
         return "*Not measured yet.*"
     rows: list[list[str]] = []

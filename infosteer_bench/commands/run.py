@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infosteer_bench.device import has_cuda
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import Grid, MethodArm, load_grid
 from infosteer_bench.methods import register_file, select_methods
@@ -96,9 +97,7 @@ def _names(text: str, option: str) -> list[str]:
 
 def _default_grid(models: list[str]) -> str:
     """The paper's grid on a CUDA GPU; without one the embedded one, or `laptop` for models that are not of it."""
-    import torch
-
-    if torch.cuda.is_available():
+    if has_cuda():
         print(
             "grid paper: a CUDA GPU was found (--grid laptop is the small one, embedded the smallest)", file=sys.stderr
         )
@@ -152,10 +151,8 @@ def plan_grid(grid: Grid, *, data_root: Path | None, model_root: Path | None, qu
 
 def _notes(plan: Plan) -> list[str]:
     """What a reader of the board will want to have known before."""
-    import torch
-
     notes: list[str] = []
-    if plan.grid.needs_cuda and not torch.cuda.is_available():
+    if plan.grid.needs_cuda and not has_cuda():
         notes.append(f"grid {plan.grid.name} is sized for CUDA GPUs; none was found")
     mixes = {mix.name: mix for mix in plan.inputs.mixes.values()}
     for mix in mixes.values():

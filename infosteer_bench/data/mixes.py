@@ -163,7 +163,7 @@ def tokenize_mix(mix: Mix, tokenizer: PreTrainedTokenizerBase, *, max_length: in
 
 
 def _is_path(name: str) -> bool:
-    return Path(name).suffix in (".json", ".jsonl")
+    return name.endswith((".json", ".jsonl"))
 
 
 def _source_file(name: str, source: DataSource) -> SourceFile | None:

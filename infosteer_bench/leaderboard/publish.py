@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from infosteer_bench.errors import UserError
@@ -31,10 +32,12 @@ def publish(run_dir: Path, output: Path) -> Path:
         raise UserError(f"output {output} is a file", allowed="a folder, new or existing")
     inside_run = output.resolve().parent == run_dir.resolve()  # then its name says nothing
     board = compact.collect(run_dir, name=None if inside_run else output.resolve().name)
-    # The inputs first: whatever stops us in between, `rebuild` can finish.
-    write_atomic(output / compact.ITEMS_FILE, compact.items_bytes(run_dir, board.cells))
-    for name, text in compact.text_files(board).items():
-        write_atomic(output / name, text)
+    texts = compact.text_files(board)
+    if not _up_to_date(output, texts):
+        # The inputs first: whatever stops us in between, `rebuild` can finish.
+        write_atomic(output / compact.ITEMS_FILE, compact.items_bytes(run_dir, board.cells))
+        for name, text in texts.items():
+            write_atomic(output / name, text)
     rebuild(output)
     return output
 
@@ -74,6 +77,16 @@ def board_dirs(root: Path) -> list[Path]:
     if (root / compact.BOARD_FILE).is_file():
         return [root]
     return sorted(path.parents[1] for path in root.glob(f"*/{compact.BOARD_FILE}"))
+
+
+def _up_to_date(board_dir: Path, texts: dict[str, str]) -> bool:
+    """Whether the board was made from these very records: then its items, slow to write, need no writing."""
+    try:
+        noted = json.loads((board_dir / "provenance.json").read_text(encoding="utf-8"))["records_sha256"]
+        items_are_it = noted[compact.ITEMS_FILE] == file_sha256(board_dir / compact.ITEMS_FILE)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return items_are_it and all(_read(board_dir / name) == text.encode() for name, text in texts.items())
 
 
 def _outputs(board_dir: Path, board: compact.BoardRecords) -> dict[str, str]:

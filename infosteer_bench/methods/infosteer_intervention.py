@@ -43,7 +43,7 @@ class InfoSteerIntervention(Method):
 
     def validate_for(self, n_layers: int) -> None:
         """Raise UserError if `layers` names what the model does not have."""
-        from infosteer_bench.memory.tap import select_layers
+        from infosteer_bench.memory.layers import select_layers
 
         try:
             select_layers(self.config.layers, n_layers)
@@ -54,7 +54,8 @@ class InfoSteerIntervention(Method):
     def attach(self, model: PreTrainedModel, family: Family) -> Iterator[Any]:  # noqa: ARG002
         """Edit the input of every chosen `down_proj`; yields the tap."""
         from infosteer_bench.memory.intervention import lift_smallest, lifted_count
-        from infosteer_bench.memory.tap import Tap, select_layers
+        from infosteer_bench.memory.layers import select_layers
+        from infosteer_bench.memory.tap import Tap
 
         config = self.config
 

@@ -39,7 +39,7 @@ class InfoSteerRegularization(Method):
 
     def validate_for(self, n_layers: int) -> None:
         """Raise UserError if `layers` names what the model does not have, or the two averages do not fit."""
-        from infosteer_bench.memory.tap import select_layers
+        from infosteer_bench.memory.layers import select_layers
 
         if self.config.average == "before" and self.config.normalize != "magnitude":
             raise UserError(f"method {self.name}: average=before is defined for normalize=magnitude only")
@@ -50,7 +50,7 @@ class InfoSteerRegularization(Method):
 
     def facts(self, n_layers: int) -> dict[str, float]:
         """lambda times the number of layers: the sum over layers lets lambda's effect grow with depth."""
-        from infosteer_bench.memory.tap import select_layers
+        from infosteer_bench.memory.layers import select_layers
 
         return {"lambda_times_layers": self.config.lambda_ * len(select_layers(self.config.layers, n_layers))}
 
@@ -58,7 +58,8 @@ class InfoSteerRegularization(Method):
     def attach(self, model: PreTrainedModel, family: Family) -> Iterator[Any]:  # noqa: ARG002
         """Read every chosen layer's key coefficients; yields the tap."""
         from infosteer_bench.memory.entropy import key_entropy
-        from infosteer_bench.memory.tap import Tap, select_layers
+        from infosteer_bench.memory.layers import select_layers
+        from infosteer_bench.memory.tap import Tap
 
         config = self.config
 

@@ -22,7 +22,7 @@ from infosteer_bench.records import CheckpointRecord, read_records, write_atomic
 from infosteer_bench.runs.group import run_group
 from infosteer_bench.runs.inputs import Places
 from infosteer_bench.runs.plan import Plan, cell_identity, cell_key, describe
-from infosteer_bench.runs.pool import Pool, Task, choose_workers, cores
+from infosteer_bench.runs.pool import Pool, Task, choose_workers, own_threads
 from infosteer_bench.runs.progress import Progress
 from infosteer_bench.runs.survey import Survey, survey
 from infosteer_bench.runs.worker import Worker
@@ -64,9 +64,9 @@ def run(
                 for problem in found.problems:
                     progress.note(problem)
                 if workers > 1:
-                    task = Task(plan, run_dir, places, found, keep_weights, threads=max(1, cores() // workers))
-                    progress.line(f"{workers} workers of {task.threads} thread{'s' * (task.threads > 1)} each")
-                    failures = Pool(task, workers=workers, progress=progress, lock_fd=lock_fd).run(open_places)
+                    progress.line(f"{workers} workers side by side, a checkpoint each")
+                    task = Task(plan, run_dir, places, found, keep_weights, workers)
+                    failures = Pool(task, progress=progress, lock_fd=lock_fd).run(open_places)
                 else:
                     failures = _alone(Worker(plan, run_dir, places, progress), found, keep_weights=keep_weights)
         _write_plan(plan, run_dir)
@@ -77,9 +77,10 @@ def _alone(worker: Worker, found: Survey, *, keep_weights: bool) -> list[str]:
     """Everything in this process, model by model, so that one engine answers for all checkpoints of a model."""
     failures: list[str] = []
     try:
-        for model in worker.plan.inputs.models:
-            group = [planned for planned in worker.plan.checkpoints if planned.model.id == model.id]
-            failures += run_group(worker, group, found, keep_weights=keep_weights)
+        with own_threads(worker.plan):
+            for model in worker.plan.inputs.models:
+                group = [planned for planned in worker.plan.checkpoints if planned.model.id == model.id]
+                failures += run_group(worker, group, found, keep_weights=keep_weights)
     finally:
         worker.close_engine()
     return failures
@@ -91,7 +92,7 @@ def train_only(plan: Plan, run_dir: Path, places: Places, *, quiet: bool = False
     failures: list[str] = []
     with _lock(run_dir) if main else contextlib.nullcontext():
         found = survey(plan, run_dir)
-        with Progress(total=0, log=run_dir / "run.log", quiet=quiet or not main) as progress:
+        with Progress(total=0, log=run_dir / "run.log", quiet=quiet or not main) as progress, own_threads(plan):
             worker = Worker(plan, run_dir, places, progress, records=main)
             for planned in plan.checkpoints:
                 record = found.records.get(planned.key)

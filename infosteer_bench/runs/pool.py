@@ -1,7 +1,8 @@
 """Several workers side by side: processes that take one checkpoint after the other and tell the parent what they do.
 
-Small models gain nothing from a second thread (their matrices are too small), but everything from a second process.
-What a worker computes does not depend on who else runs: the board is the same, byte for byte, for any number.
+Small models gain little from a second thread (their matrices are too small), and nearly everything from a second
+process. They run on one thread however many workers there are, as sums over several threads end in other digits
+(measured on mini-gemma2): the board is the same, byte for byte, for any number of workers.
 
 A worker that dies (killed for memory, say) costs the checkpoint in its hand; another takes its place. When the parent
 goes, however it goes, its workers end too, and the folder stays locked until the last of them has.
@@ -15,6 +16,8 @@ import pickle
 import signal
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -22,6 +25,7 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from infosteer_bench.device import has_cuda
 from infosteer_bench.errors import UserError
 from infosteer_bench.methods import register_file
 from infosteer_bench.runs.group import run_group
@@ -44,15 +48,30 @@ def choose_workers(plan: Plan, jobs: int, asked: int | None) -> int:
 
     Raises UserError for more than one where they would share a GPU or start an engine each.
     """
-    import torch
-
-    one = "engine vllm" if plan.inputs.engine != "hf" else "a GPU" if torch.cuda.is_available() else None
+    one = "engine vllm" if plan.inputs.engine != "hf" else "a GPU" if has_cuda() else None
     if asked is not None and asked > 1 and one:
         raise UserError(f"--workers {asked}: {one} serves one worker", allowed="1; more on a CPU with --backend hf")
     if asked is None:
-        small = all((model.parameters or SMALL_PARAMETERS) < SMALL_PARAMETERS for model in plan.inputs.models)
-        asked = min(cores(), MOST_WORKERS) if small and not one else 1
+        asked = min(cores(), MOST_WORKERS) if are_small(plan) and not one else 1
     return max(1, min(asked, jobs))
+
+
+def are_small(plan: Plan) -> bool:
+    """Whether all models are known to be too small for a second thread."""
+    return all((model.parameters or SMALL_PARAMETERS) < SMALL_PARAMETERS for model in plan.inputs.models)
+
+
+@contextmanager
+def own_threads(plan: Plan, workers: int = 1) -> Iterator[None]:
+    """torch's threads in one of `workers` processes: one for small models, else what is left of the cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if are_small(plan) else max(1, before // workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cores() -> int:
@@ -69,18 +88,17 @@ class Task:
     places: Places
     found: Survey
     keep_weights: bool
-    threads: int
+    workers: int
 
 
 class Pool:
-    """Runs checkpoints, by their place in the plan, on `workers` processes.
+    """Runs checkpoints, by their place in the plan, on the task's number of processes.
 
     lock_fd: descriptor of the run folder's lock, which the workers share.
     """
 
-    def __init__(self, task: Task, *, workers: int, progress: Progress, lock_fd: int) -> None:
-        self.task, self.workers, self.progress, self.lock_fd = task, workers, progress, lock_fd
-        self.failures: list[str] = []
+    def __init__(self, task: Task, *, progress: Progress, lock_fd: int) -> None:
+        self.task, self.progress, self.lock_fd = task, progress, lock_fd
         self._context = multiprocessing.get_context("spawn")
         self._hands: dict[Connection, tuple[BaseProcess, int]] = {}  # a worker's line -> itself, what it works on
 
@@ -89,7 +107,7 @@ class Pool:
         waiting = deque(places)
         failed: dict[int, list[str]] = {}
         try:
-            for _ in range(min(self.workers, len(waiting))):
+            for _ in range(min(self.task.workers, len(waiting))):
                 self._start(waiting.popleft())
             while self._hands:
                 for line in wait(list(self._hands)):
@@ -177,16 +195,12 @@ def _work(line: Connection, method_files: tuple[str, ...], payload: bytes, lock:
     for path in method_files:
         register_file(Path(path))
     task: Task = pickle.loads(payload)  # noqa: S301 - the parent's own bytes, through its own pipe
-    import torch
-
-    torch.set_num_threads(task.threads)
     worker = Worker(task.plan, task.run_dir, task.places, cast("Progress", _Told(line)))
-    try:
+    with own_threads(task.plan, task.workers):
         while (place := line.recv()) is not None:
             group = [task.plan.checkpoints[place]]
             line.send(("done", run_group(worker, group, task.found, keep_weights=task.keep_weights)))
-    finally:
-        worker.close_engine()
+    worker.close_engine()
 
 
 def _end_with_parent() -> None:

@@ -40,8 +40,8 @@ def test_generated_parts_are_what_the_code_says():
 def test_a_stale_part_is_named(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     mark = f"<!-- generated:{name} -->\n"
     (tmp_path / "README.md").write_text(README.replace(mark, mark + "one line too many\n"), encoding="utf-8")
-    if (ROOT / docs.BOARD).is_dir():
-        shutil.copytree(ROOT / docs.BOARD, tmp_path / docs.BOARD)
+    for board in (docs.BOARD, docs.TWINS):
+        shutil.copytree(ROOT / board, tmp_path / board)
     assert docs.main(["--check", "--root", str(tmp_path)]) == 1
     assert repr(name) in capsys.readouterr().out
     assert docs.main(["--root", str(tmp_path)]) == 0

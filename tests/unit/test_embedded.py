@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from infosteer_bench.data.miniworld.items import TASKS, kind_of, task_items
 from infosteer_bench.data.miniworld.tokenizer import make_tokenizer
 from infosteer_bench.data.miniworld.world import make_world
 from infosteer_bench.data.render import Renderer
+from infosteer_bench.device import has_cuda
 from infosteer_bench.grid import PromptConfig, load_grid
 from infosteer_bench.models.catalog import CATALOG
 from infosteer_bench.models.load import load_tokenizer, resolve_model
@@ -50,12 +53,12 @@ def test_its_tokenizer_reads_every_prompt_back(row):
 
 
 def test_the_default_grid_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("infosteer_bench.commands.run.has_cuda", lambda: False)
     assert _default_grid(["all"]) == "embedded"
     assert "no CUDA GPU was found" in capsys.readouterr().err
     assert _default_grid(["gemma", "mini-llama"]) == "embedded"
     assert _default_grid(["qwen2.5-0.5b"]) == "laptop"
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("infosteer_bench.commands.run.has_cuda", lambda: True)
     assert _default_grid(["all"]) == "paper"
 
 
@@ -67,6 +70,18 @@ def test_the_whole_grid_plans_without_network(tmp_path: Path, capsys: pytest.Cap
     assert "cells: 450 " in out
     assert "stand-in" not in err
     assert load_grid("embedded").data_root == "miniworld"
+
+
+@pytest.mark.skipif(has_cuda(), reason="where a GPU may be, torch is asked")
+def test_planning_imports_no_torch(tmp_path: Path):
+    """A rerun of a finished grid ends in a second or two; torch alone takes as long to import."""
+    program = (
+        "import sys; from infosteer_bench.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or any(name in sys.modules for name in ('torch', 'transformers', 'lm_eval')))"
+    )
+    arguments = ["run", "--models", "all", "--dry-run", "--output", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_strengths_are_compared_with_the_same_recipe():

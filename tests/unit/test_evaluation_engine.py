@@ -20,7 +20,7 @@ from infosteer_bench.grid import EvalConfig
 @pytest.mark.parametrize("cuda", [True, False])
 def test_auto_takes_vllm_only_with_a_gpu(monkeypatch: pytest.MonkeyPatch, vllm: bool, cuda: bool) -> None:
     monkeypatch.setattr(engine_module, "vllm_installed", lambda: vllm)
-    monkeypatch.setattr(engine_module, "cuda_found", lambda: cuda)
+    monkeypatch.setattr(engine_module, "has_cuda", lambda: cuda)
     backend, reason = choose_backend("auto")
     assert backend == ("vllm" if vllm and cuda else "hf")
     assert reason.startswith(f"backend {backend}")

@@ -239,7 +239,7 @@ def test_memory_for_keys_and_values_on_a_cpu() -> None:
 
 def test_options_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = build_tiny("llama", tmp_path / "a")
-    monkeypatch.setattr(vllm_module, "cuda_found", lambda: False)
+    monkeypatch.setattr(vllm_module, "has_cuda", lambda: False)
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     options = VLLMEngine(EvalConfig(dtype="float32"))._options(path)
     assert (options["dtype"], options["enforce_eager"], options["max_model_len"]) == ("float32", True, 1024)

@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from infosteer_bench.memory.entropy import key_entropy, key_entropy_reference, pooled_entropy
 from infosteer_bench.memory.intervention import lift_smallest, lifted_count, smallest_mask
-from infosteer_bench.memory.tap import Tap, select_layers
+from infosteer_bench.memory.layers import select_layers
+from infosteer_bench.memory.tap import Tap
 
 seeds = st.integers(0, 2**31 - 1)
 

@@ -23,7 +23,7 @@ def plan() -> Plan:
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(pool, "has_cuda", lambda: False)
     monkeypatch.setattr(pool, "cores", lambda: 4)
 
 
@@ -51,10 +51,28 @@ def test_one_worker_on_a_gpu_or_with_an_engine(plan: Plan, monkeypatch: pytest.M
     assert choose_workers(vllm, jobs=57, asked=None) == 1
     with pytest.raises(UserError, match="--workers 2: engine vllm serves one"):
         choose_workers(vllm, jobs=57, asked=2)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(pool, "has_cuda", lambda: True)
     assert choose_workers(plan, jobs=57, asked=None) == 1
     with pytest.raises(UserError, match="--workers 2: a GPU serves one"):
         choose_workers(plan, jobs=57, asked=2)
+
+
+def test_small_models_get_one_thread_however_many_workers(plan: Plan):
+    """Sums over several threads end in other digits."""
+    import torch
+
+    before = torch.get_num_threads()
+    large = with_inputs(plan, models=(replace(plan.inputs.models[0], parameters=SMALL_PARAMETERS),))
+    try:
+        torch.set_num_threads(4)
+        for workers in (1, 2):
+            with pool.own_threads(plan, workers):
+                assert torch.get_num_threads() == 1
+            with pool.own_threads(large, workers):
+                assert torch.get_num_threads() == 4 // workers
+            assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 class Shown:
@@ -79,8 +97,8 @@ def test_a_run_of_base_alone_says_what_it_does(plan: Plan, tmp_path: Path):
     assert len(small.checkpoints) == 3
     shown = Shown()
     with (tmp_path / ".lock").open("w") as lock:
-        task = pool.Task(small, tmp_path, places or Places(), survey(small, tmp_path), keep_weights=False, threads=1)
-        failures = pool.Pool(task, workers=2, progress=shown, lock_fd=lock.fileno()).run([0, 1, 2])  # type: ignore[arg-type]
+        task = pool.Task(small, tmp_path, places or Places(), survey(small, tmp_path), keep_weights=False, workers=2)
+        failures = pool.Pool(task, progress=shown, lock_fd=lock.fileno()).run([0, 1, 2])  # type: ignore[arg-type]
     assert failures == []
     told = [args[0] for name, args in shown.told if name == "cell"]
     assert len(told) == 6

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "infosteer_bench"
 FLOORS = {
     "__init__": 0,
     "errors": 0,
+    "device": 0,
     "registry": 0,
     "grid": 1,
     "records": 1,

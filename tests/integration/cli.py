@@ -47,13 +47,22 @@ def run(arguments: list[str], folder: Path, *, expect: int = 0, **changes: str) 
 def stop_when(
     ready: Callable[[], bool], arguments: list[str], folder: Path, *, by: signal.Signals, timeout_s: float = 900
 ) -> tuple[int, str]:
-    """Start, wait until `ready`, send the signal to the process; returns (exit code, stderr)."""
+    """Start, wait until the command runs and `ready`, send the signal to it; returns (exit code, stderr)."""
     process = start(arguments, folder)
     deadline = time.monotonic() + timeout_s
-    while not ready():
+    while not (ready() and _handles_sigterm(process.pid)):
         assert process.poll() is None, f"ended by itself: {process.communicate()}"
         assert time.monotonic() < deadline, "never got so far"
         time.sleep(0.02)
     process.send_signal(by)
     _, err = process.communicate(timeout=300)
     return process.returncode, err
+
+
+def _handles_sigterm(pid: int) -> bool:
+    """Whether the command has begun: it sets this handler first; before, a signal meets Python's start-up."""
+    if not Path("/proc").is_dir():
+        return True
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt")]
+    return bool(caught >> (signal.SIGTERM - 1) & 1)

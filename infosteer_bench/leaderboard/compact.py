@@ -213,9 +213,9 @@ def items_disagree(board_dir: Path, cells: Iterable[CellRecord]) -> list[str]:
     count: dict[str, int] = {}
     try:
         table = pq.ParquetFile(board_dir / ITEMS_FILE).read(columns=["cell", "correct"])
+        groups = table.group_by(["cell", "correct"]).aggregate([([], "count_all")]).to_pylist()
     except (OSError, pa.ArrowException, KeyError):
         return [cell.key for cell in cells]
-    groups = table.group_by(["cell", "correct"]).aggregate([([], "count_all")]).to_pylist()
     for group in groups:
         key, n = group["cell"], group["count_all"]
         count[key] = count.get(key, 0) + n

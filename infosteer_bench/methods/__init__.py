@@ -12,7 +12,7 @@ from pathlib import Path
 
 from infosteer_bench.errors import UserError, unknown_name
 from infosteer_bench.methods.base import Method
-from infosteer_bench.records import file_sha256
+from infosteer_bench.records import digest, file_sha256
 from infosteer_bench.registry import Registry
 
 METHODS: Registry[type[Method]] = Registry("method")
@@ -25,7 +25,8 @@ def register_file(path: Path) -> str:
 
     Raises UserError if the file cannot be read, holds no METHOD, or takes a name that another file has.
     """
-    spec = importlib.util.spec_from_file_location(f"infosteer_method_{path.stem}", path)
+    place = digest(str(path.resolve()))[:8]  # two folders may hold files of one name
+    spec = importlib.util.spec_from_file_location(f"infosteer_method_{path.stem}_{place}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UserError(f"method file {path} cannot be read", allowed="a .py file with METHOD = a Method subclass")
     module = importlib.util.module_from_spec(spec)

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +51,9 @@ def run(
     keep_weights: checkpoints stay on disk after all their cells are done; they are large, so by default they go.
     workers: processes side by side; None chooses (`pool.choose_workers`).
     """
+    choose_workers(plan, len(plan.checkpoints), workers)  # what cannot be is refused before anything is written
     with _lock(run_dir) as lock_fd:
+        _sweep(run_dir)
         write_atomic(run_dir / "grid.json", _json(describe(plan, provenance.public_command())))
         _write_plan(plan, run_dir)  # with the grid, so that a board made in between shows this grid's cells only
         found = survey(plan, run_dir)
@@ -63,23 +66,39 @@ def run(
             with Progress(total=found.missing, log=run_dir / "run.log", quiet=quiet) as progress:
                 for problem in found.problems:
                     progress.note(problem)
-                if workers > 1:
+                task = Task(plan, run_dir, places, found, keep_weights, workers)
+                pool = _pool(task, progress, lock_fd) if workers > 1 else None
+                if pool is not None:
                     progress.line(f"{workers} workers side by side, a checkpoint each")
-                    task = Task(plan, run_dir, places, found, keep_weights, workers)
-                    failures = Pool(task, progress=progress, lock_fd=lock_fd).run(open_places)
+                    failures = pool.run(open_places)
                 else:
                     failures = _alone(Worker(plan, run_dir, places, progress), found, keep_weights=keep_weights)
         _write_plan(plan, run_dir)
         return Outcome(survey(plan, run_dir).done, tuple(failures))
 
 
+def _pool(task: Task, progress: Progress, lock_fd: int) -> Pool | None:
+    try:
+        return Pool(task, progress=progress, lock_fd=lock_fd)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        progress.note(f"one worker: this run cannot be told to another process ({error})")
+        return None
+
+
+def _sweep(run_dir: Path) -> None:
+    """Remove half-written files of a run that was killed; the lock says that nobody is writing them now."""
+    for pattern in (".*.tmp", "*/.*.tmp"):
+        for path in run_dir.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
 def _alone(worker: Worker, found: Survey, *, keep_weights: bool) -> list[str]:
     """Everything in this process, model by model, so that one engine answers for all checkpoints of a model."""
     failures: list[str] = []
     try:
-        with own_threads(worker.plan):
-            for model in worker.plan.inputs.models:
-                group = [planned for planned in worker.plan.checkpoints if planned.model.id == model.id]
+        for model in worker.plan.inputs.models:
+            group = [planned for planned in worker.plan.checkpoints if planned.model.id == model.id]
+            with own_threads(model):
                 failures += run_group(worker, group, found, keep_weights=keep_weights)
     finally:
         worker.close_engine()
@@ -92,13 +111,14 @@ def train_only(plan: Plan, run_dir: Path, places: Places, *, quiet: bool = False
     failures: list[str] = []
     with _lock(run_dir) if main else contextlib.nullcontext():
         found = survey(plan, run_dir)
-        with Progress(total=0, log=run_dir / "run.log", quiet=quiet or not main) as progress, own_threads(plan):
+        with Progress(total=0, log=run_dir / "run.log", quiet=quiet or not main) as progress:
             worker = Worker(plan, run_dir, places, progress, records=main)
             for planned in plan.checkpoints:
                 record = found.records.get(planned.key)
                 if not planned.method.trains or (record is not None and worker.has_weights(planned, record)):
                     continue
-                record = worker.checkpoint(planned)
+                with own_threads(planned.model):
+                    record = worker.checkpoint(planned)
                 if record.status == "failed":
                     failures.append(f"{planned.label}: {record.error}")
     return failures if main else []

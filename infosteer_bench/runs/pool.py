@@ -2,7 +2,8 @@
 
 Small models gain little from a second thread (their matrices are too small), and nearly everything from a second
 process. They run on one thread however many workers there are, as sums over several threads end in other digits
-(measured on mini-gemma2): the board is the same, byte for byte, for any number of workers.
+(measured on mini-gemma2): the board is the same, byte for byte, for any number of workers. Larger models share the
+cores among the workers, and their last digits may depend on how many there are.
 
 A worker that dies (killed for memory, say) costs the checkpoint in its hand; another takes its place. When the parent
 goes, however it goes, its workers end too, and the folder stays locked until the last of them has.
@@ -14,10 +15,11 @@ import multiprocessing
 import os
 import pickle
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -32,6 +34,7 @@ from infosteer_bench.runs.group import run_group
 from infosteer_bench.runs.worker import Worker
 
 if TYPE_CHECKING:
+    from infosteer_bench.models.load import ResolvedModel
     from infosteer_bench.runs.inputs import Places
     from infosteer_bench.runs.plan import Plan
     from infosteer_bench.runs.progress import Progress
@@ -52,22 +55,22 @@ def choose_workers(plan: Plan, jobs: int, asked: int | None) -> int:
     if asked is not None and asked > 1 and one:
         raise UserError(f"--workers {asked}: {one} serves one worker", allowed="1; more on a CPU with --backend hf")
     if asked is None:
-        asked = min(cores(), MOST_WORKERS) if are_small(plan) and not one else 1
+        asked = min(cores(), MOST_WORKERS) if all(map(is_small, plan.inputs.models)) and not one else 1
     return max(1, min(asked, jobs))
 
 
-def are_small(plan: Plan) -> bool:
-    """Whether all models are known to be too small for a second thread."""
-    return all((model.parameters or SMALL_PARAMETERS) < SMALL_PARAMETERS for model in plan.inputs.models)
+def is_small(model: ResolvedModel) -> bool:
+    """Whether a model is known to be too small for a second thread."""
+    return (model.parameters or SMALL_PARAMETERS) < SMALL_PARAMETERS
 
 
 @contextmanager
-def own_threads(plan: Plan, workers: int = 1) -> Iterator[None]:
-    """torch's threads in one of `workers` processes: one for small models, else what is left of the cores."""
+def own_threads(model: ResolvedModel, workers: int = 1) -> Iterator[None]:
+    """torch's threads for a model in one of `workers` processes: one if it is small, else what is left of the cores."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if are_small(plan) else max(1, before // workers))
+    torch.set_num_threads(1 if is_small(model) else max(1, before // workers))
     try:
         yield
     finally:
@@ -95,10 +98,13 @@ class Pool:
     """Runs checkpoints, by their place in the plan, on the task's number of processes.
 
     lock_fd: descriptor of the run folder's lock, which the workers share.
+    Raises pickle.PicklingError, AttributeError or TypeError for a task that holds what cannot go to another process
+    (a method class made inside a function, say).
     """
 
     def __init__(self, task: Task, *, progress: Progress, lock_fd: int) -> None:
         self.task, self.progress, self.lock_fd = task, progress, lock_fd
+        self.payload = pickle.dumps(task)
         self._context = multiprocessing.get_context("spawn")
         self._hands: dict[Connection, tuple[BaseProcess, int]] = {}  # a worker's line -> itself, what it works on
 
@@ -106,6 +112,7 @@ class Pool:
         """Do all of `places`; returns what failed, one line each, in the order of the plan."""
         waiting = deque(places)
         failed: dict[int, list[str]] = {}
+        self._file = _written(self.payload)
         try:
             for _ in range(min(self.task.workers, len(waiting))):
                 self._start(waiting.popleft())
@@ -117,26 +124,26 @@ class Pool:
             for process, _ in self._hands.values():
                 process.kill()  # nothing to save: what is recorded is whole, what is not is done again
                 process.join()
+            self._file.unlink(missing_ok=True)
         return [text for place in sorted(failed) for text in failed[place]]
 
     def _start(self, place: int) -> None:
         mine, theirs = self._context.Pipe()
-        # methods from a user's file can be unpickled only after that file was registered
-        payload = pickle.dumps(self.task)
         files = self.task.plan.grid.method_files
-        arguments = (theirs, files, payload, _SharedLock(self.lock_fd))
+        # few bytes: a worker that dies before it reads more than a pipe holds would keep us writing for ever
+        arguments = (theirs, files, self._file, _SharedLock(self.lock_fd))
         process = self._context.Process(target=_work, args=arguments, daemon=True)
         process.start()
         theirs.close()
-        mine.send(place)
         self._hands[mine] = (process, place)
+        _tell(mine, place)
 
     def _listen(self, line: Connection, waiting: deque[int], failed: dict[int, list[str]]) -> None:
         """One message: something to show, a checkpoint done, or the end of the worker."""
         process, place = self._hands[line]
         try:
             kind, content = line.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # the latter for half a message
             process.join()
             del self._hands[line]
             failed[place] = [f"{self.task.plan.checkpoints[place].label}: its worker ended, {_cause(process.exitcode)}"]
@@ -151,11 +158,24 @@ class Pool:
             failed[place] = content
         if waiting:
             self._hands[line] = (process, waiting.popleft())
-            line.send(self._hands[line][1])
+            _tell(line, self._hands[line][1])
         else:
-            line.send(None)
+            _tell(line, None)
             del self._hands[line]
             process.join()
+
+
+def _tell(line: Connection, place: int | None) -> None:
+    """Give a worker its next checkpoint. If it is dead, its line ends, and that is where it is dealt with."""
+    with suppress(OSError):
+        line.send(place)
+
+
+def _written(payload: bytes) -> Path:
+    handle, name = tempfile.mkstemp(prefix="infosteer-task-")
+    with os.fdopen(handle, "wb") as file:
+        file.write(payload)
+    return Path(name)
 
 
 def _cause(code: int | None) -> str:
@@ -188,18 +208,19 @@ class _Told:
         return lambda *args, **kwargs: self._line.send((name, (args, kwargs)))
 
 
-def _work(line: Connection, method_files: tuple[str, ...], payload: bytes, lock: int) -> None:  # noqa: ARG001 - held
+def _work(line: Connection, method_files: tuple[str, ...], task_file: Path, lock: int) -> None:  # noqa: ARG001 - held
     """A worker's whole life: take a place in the plan, do it, say so; end at None or with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    for path in method_files:
+    for path in method_files:  # what they hold can be unpickled only after that
         register_file(Path(path))
-    task: Task = pickle.loads(payload)  # noqa: S301 - the parent's own bytes, through its own pipe
+    task: Task = pickle.loads(task_file.read_bytes())  # noqa: S301 - the parent's own bytes, in a file of its own
     worker = Worker(task.plan, task.run_dir, task.places, cast("Progress", _Told(line)))
-    with own_threads(task.plan, task.workers):
-        while (place := line.recv()) is not None:
-            group = [task.plan.checkpoints[place]]
-            line.send(("done", run_group(worker, group, task.found, keep_weights=task.keep_weights)))
+    while (place := line.recv()) is not None:
+        planned = task.plan.checkpoints[place]
+        with own_threads(planned.model, task.workers):
+            failures = run_group(worker, [planned], task.found, keep_weights=task.keep_weights)
+        line.send(("done", failures))
     worker.close_engine()
 
 

@@ -62,11 +62,12 @@ def test_small_models_get_one_thread_however_many_workers(plan: Plan):
     import torch
 
     before = torch.get_num_threads()
-    large = with_inputs(plan, models=(replace(plan.inputs.models[0], parameters=SMALL_PARAMETERS),))
+    model = plan.inputs.models[0]
+    large = replace(model, parameters=SMALL_PARAMETERS)
     try:
         torch.set_num_threads(4)
         for workers in (1, 2):
-            with pool.own_threads(plan, workers):
+            with pool.own_threads(model, workers):
                 assert torch.get_num_threads() == 1
             with pool.own_threads(large, workers):
                 assert torch.get_num_threads() == 4 // workers
@@ -107,3 +108,31 @@ def test_a_run_of_base_alone_says_what_it_does(plan: Plan, tmp_path: Path):
     assert {(record.model, record.task) for record in records.values()} == {
         (model.id, task) for model in small.inputs.models for task in ("boolq", "addsub")
     }
+
+
+def test_a_worker_that_dies_between_two_checkpoints_costs_one(plan: Plan, tmp_path: Path, monkeypatch):
+    """It says "done" and is gone before it is told what to do next: named, and another takes its place."""
+    import time
+
+    monkeypatch.setattr(pool, "_work", _says_done_and_dies)
+    told = pool._tell
+
+    def late(line: Any, place: int | None) -> None:
+        time.sleep(0.3)  # by now it is dead
+        told(line, place)
+
+    monkeypatch.setattr(pool, "_tell", late)
+    shown = Shown()
+    with (tmp_path / ".lock").open("w") as lock:
+        task = pool.Task(plan, tmp_path, None, None, keep_weights=False, workers=1)  # type: ignore[arg-type]
+        one = pool.Pool(task, progress=shown, lock_fd=lock.fileno())  # type: ignore[arg-type]
+        failures = one.run([0, 1, 2])
+    assert len(failures) == 1
+    assert "its worker ended, exit code 9" in failures[0]
+
+
+def _says_done_and_dies(line: Any, *_: Any) -> None:
+    import os
+
+    line.send(("done", []))
+    os._exit(9)

@@ -91,6 +91,22 @@ def build_parser() -> argparse.ArgumentParser:
     world.add_argument("--json", type=Path, metavar="FILE", help="with audit: write it there too")
     world.set_defaults(handler="infosteer_bench.commands.miniworld:miniworld_command")
 
+    profile = commands.add_parser("profile", help="what each method costs here, as ratios to plain fine-tuning")
+    profile.add_argument("what", choices=["train"], help="train: time, memory and saved tensors of a training step")
+    profile.add_argument("--shape", default="qwen2.5-1.5b", metavar="ID", help="a catalog model's; weights are random")
+    profile.add_argument("--layers", type=_positive, metavar="N", help="decoder layers; default: the shape's own")
+    profile.add_argument("--methods", default="all", metavar="LIST", help="all that train, or names, by comma")
+    profile.add_argument("--batch", type=_positive, default=4, metavar="B", help="rows; default 4, as in the paper")
+    profile.add_argument("--tokens", type=_positive, default=256, metavar="T", help="per row; default 256, as there")
+    profile.add_argument(
+        "--precision", choices=["bf16", "float32"], help="default: bf16 (autocast) on CUDA, else float32"
+    )
+    profile.add_argument("--no-checkpointing", action="store_true", help="without gradient checkpointing")
+    profile.add_argument("--rounds", type=_positive, default=7, metavar="N", help="each method once a round; default 7")
+    profile.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="methods.NAME.FIELD=VALUE")
+    profile.add_argument("--json", type=Path, metavar="FILE", help="write all of it there too")
+    profile.set_defaults(handler="infosteer_bench.commands.profile:profile_command")
+
     listing = commands.add_parser("list", help="list models, methods, tasks, mixes or grids")
     listing.add_argument("what", choices=["models", "methods", "tasks", "mixes", "grids"])
     listing.add_argument("--include-path", type=Path, metavar="DIR", help="with tasks: further lm-eval task YAMLs")

@@ -1,7 +1,8 @@
-"""Is there a GPU that torch can use? Asked before anything else, so torch is imported only where one may be."""
+"""The machine below us: has it a GPU that torch can use (asked without importing torch), how much memory was taken."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -16,3 +17,27 @@ def has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def reset_peak_memory() -> None:
+    """Start `peak_memory_bytes` anew."""
+    if has_cuda():
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: restart VmHWM from here
+
+
+def peak_memory_bytes() -> int | None:
+    """Most memory in use since `reset_peak_memory`: of the GPU's tensors, else of this process (Linux only)."""
+    if has_cuda():
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None

@@ -47,6 +47,17 @@ class Frozen(BaseModel):
         return out
 
 
+class LoraSettings(Frozen):
+    """Low-rank adapters (LoRA, arXiv 2106.09685, as PEFT has them); merged into the weights on export."""
+
+    rank: int = identity(16, gt=0)
+    alpha: float = identity(32.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: float = identity(0.0, ge=0, lt=1)
+    targets: Literal["all-linear"] | tuple[str, ...] = identity(
+        "all-linear", description="module names such as q_proj; all-linear: every linear layer of the decoder"
+    )
+
+
 class TrainConfig(Frozen):
     """The fine-tuning recipe (paper 5.1 and App. A; what the paper leaves open is METHOD decisions of this project)."""
 
@@ -66,7 +77,8 @@ class TrainConfig(Frozen):
     completion_only: bool = identity(True, description="loss on the completion's tokens only")
     precision: Literal["float32", "bf16"] = identity("bf16", description="bf16: autocast over float32 master weights")
     export_dtype: Literal["float32", "bfloat16"] = identity("bfloat16")
-    adapter: None = identity(None, description="LoRA comes with a later version")
+    adapter: Literal["lora"] | None = identity(None, description="None: full fine-tuning, as in the paper")
+    lora: LoraSettings = identity(default_factory=LoraSettings, description="for adapter=lora")
     gradient_checkpointing: bool = runtime(True)
     save_steps: int | None = runtime(None, gt=0, description="write a resumable training checkpoint every N steps")
     entropy_every: int | None = runtime(10, gt=0, description="measure the key entropy every N steps, for the curve")
@@ -189,7 +201,7 @@ def load_grid(name_or_path: str, overrides: Iterable[str] = ()) -> Grid:
         raise UserError(f"grid file {name_or_path} holds no mapping", allowed=", ".join(Grid.model_fields))
     data.setdefault("name", path.stem)
     for text in overrides:
-        _override(data, text)
+        apply_override(data, text)
     return _validated(data, origin=f"grid {name_or_path}")
 
 
@@ -212,7 +224,7 @@ def _allowed_fields(location: tuple[Any, ...]) -> str:
     return ", ".join(getattr(model, "model_fields", Grid.model_fields))
 
 
-def _override(data: dict[str, Any], text: str) -> None:
+def apply_override(data: dict[str, Any], text: str) -> None:
     """Apply one `key=value`; the value is read as YAML, `methods.NAME.FIELD=VALUE` reaches into an arm."""
     key, equals, raw = text.partition("=")
     parts = key.strip().split(".")

@@ -116,11 +116,17 @@ def vllm_installed() -> bool:
 
 
 def refuse_runtime(engine: str, runtime: dict[str, Any] | None) -> None:
-    """Raises UserError if a method needs more than weights at inference, which `engine` has no place for."""
-    if runtime is not None:
-        wish = ", ".join(f"{key}={value}" for key, value in runtime.items()) or "an inference-time change"
+    """Raises UserError if `engine` cannot honour what a method needs at inference (`Method.runtime`).
+
+    hf steers in this process. vllm steers in processes of its own, which know the methods that come with the package.
+    """
+    if runtime is None or engine == "hf":
+        return
+    wish = f"{runtime.get('name', 'a method')} steers while answering"
+    if engine != "vllm":
+        raise UserError(f"{wish}, which engine {engine} cannot do", hint="--backend hf, or apply_at_inference=false")
+    if "source" in runtime:
         raise UserError(
-            f"engine {engine} cannot honour a method that steers at inference ({wish})",
-            allowed="methods whose effect is in the checkpoint's weights",
-            hint="leave apply_at_inference off",
+            f"{wish} and comes from a file of yours, which the processes of engine vllm do not read",
+            hint="--backend hf, or a method that does not need more than weights at inference",
         )

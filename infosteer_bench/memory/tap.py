@@ -2,17 +2,21 @@
 
     with Tap(root=decoder, layers={0: down_proj_0, 3: down_proj_3}, read=entropy, edit=lift) as tap:
         model(**batch)
-        tap.readings[3]          # what read(k) returned in this forward
+        tap.take()[3]            # what read(k, 3) returned in this forward
         tap.invocations          # how often any hook ran, for tests and records
 
 Gradient checkpointing runs a decoder layer a second time inside backward. The second run must execute the same
 operations (the graph is rebuilt from them) but must not be counted again, so readings are kept only between the
 start of the root's forward and `take()`. Reentrant checkpointing runs the first forward without a graph, which
 would silently lose the gradient of every reading: the trainer never uses it.
+
+A model compiled by torch.compile is traced with the hooks that it has; by default later changes of hooks go unnoticed,
+so a tap makes the compiler watch them. A forward in which a tapped layer was not read is an error, never a zero.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
@@ -20,8 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Read = Callable[[Tensor], Tensor]
-Edit = Callable[[Tensor], Tensor]
+Read = Callable[[Tensor, int], Tensor]
+Edit = Callable[[Tensor, int], Tensor]
+
+
+class TapError(RuntimeError):
+    """What went wrong at a tapped layer; the message names the layer."""
 
 
 class Tap:
@@ -29,9 +37,11 @@ class Tap:
 
     root: the module whose forward runs exactly once per model forward.
     layers: layer index -> the module whose first input is k (B, T, F).
-    read: called with k before any edit; its result is kept per layer.
-    edit: called with k; what it returns takes k's place.
+    read: called with k and the layer's index before any edit; its result is kept per layer.
+    edit: called with k and the layer's index; what it returns takes k's place.
     first: see k before taps that are already there, so that a monitor reads what the model computed.
+
+    What `read` or `edit` raises comes out of the forward (or of a recomputing backward) as TapError.
     """
 
     def __init__(
@@ -50,12 +60,19 @@ class Tap:
         self._handles: list[Any] = []
 
     def take(self) -> dict[int, Tensor]:
-        """The readings of the latest forward, in layer order; further calls of hooks (recomputation) add nothing."""
+        """The readings of the latest forward, in layer order; further calls of hooks (recomputation) add nothing.
+
+        Raises TapError if a layer gave none: its hook did not run, or the readings were taken already.
+        """
         self._recording = False
         readings, self.readings = self.readings, {}
+        missing = sorted(self.layers.keys() - readings.keys())
+        if missing:
+            raise TapError(f"layer {missing[0]}: its key coefficients were not read in this forward")
         return {index: readings[index] for index in sorted(readings)}
 
     def __enter__(self) -> Tap:
+        _watch_hooks_when_compiled()
         try:
             self._handles.append(self.root.register_forward_pre_hook(self._begin))
             for index, module in self.layers.items():
@@ -69,6 +86,7 @@ class Tap:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._remove()
+        _watch_hooks_when_compiled()
 
     def _remove(self) -> None:
         for handle in self._handles:
@@ -85,13 +103,24 @@ class Tap:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:  # noqa: ARG001
             self.invocations += 1
             k = args[0]
-            if self.read is not None:
-                reading = self.read(k)
-                if self._recording:
-                    self.readings[index] = reading
-            return None if self.edit is None else (self.edit(k), *args[1:])
+            try:
+                if self.read is not None:
+                    reading = self.read(k, index)
+                    if self._recording:
+                        self.readings[index] = reading
+                return None if self.edit is None else (self.edit(k, index), *args[1:])
+            except Exception as error:
+                raise TapError(f"layer {index}: {type(error).__name__}: {error}") from error
 
         return hook
+
+
+def _watch_hooks_when_compiled() -> None:
+    """Have torch.compile's guards look at hooks; what was compiled before without that is thrown away, once."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None and dynamo.config.skip_nnmodule_hook_guards:
+        dynamo.config.skip_nnmodule_hook_guards = False
+        torch.compiler.reset()
 
 
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The contract that every method keeps, and `base`: the model as it comes, trained by nothing.
 
 The trainer knows no method by name. It calls, in this order: `prepare`, `attach` (around the whole training),
-per micro-batch `token_mask` and `penalty`, and at the end `export`. Defaults are plain fine-tuning, so a new
-method overrides only what it changes.
+per micro-batch `token_mask`, `before_forward` and `penalty`, and at the end `export`. Defaults are plain fine-tuning,
+so a new method overrides only what it changes.
 """
 
 from __future__ import annotations
@@ -98,6 +98,13 @@ class Method:
     def token_mask(self, batch: Batch) -> Tensor:
         """(B, T) bool: the tokens that the penalty counts; by default all that are not padding."""
         return batch["attention_mask"].bool()
+
+    def before_forward(self, mask: Tensor, *, draw: int) -> None:
+        """Called before every micro-batch's forward with its `token_mask`.
+
+        draw: a number below 2**63, the same whenever this seed trains this micro-batch, and another for every other:
+        seed private generators with it. What is drawn must be drawn alike when gradient checkpointing recomputes.
+        """
 
     def penalty(self, batch: Batch, mask: Tensor) -> Tensor | None:  # noqa: ARG002
         """A scalar *sum* over the tokens of `mask` in this micro-batch, to be added to the loss; None for nothing.

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_WITHOUT_DRAWS = ("none", "largest_keys")
+
+
 class InterventionConfig(Frozen):
     """Defaults: paper 5.1 (p% = 0.01 read as a fraction, alpha = 1), magnitudes as in knowledge entropy (ours)."""
 
@@ -26,6 +29,9 @@ class InterventionConfig(Frozen):
     keep_sign: bool = identity(True)
     detach_value: bool = identity(True, description="no gradient through the mean")
     layers: str | tuple[int, ...] = identity("all", description="all, early, middle, late, sums with +, or indices")
+    control: Literal["none", "random_keys", "largest_keys", "random_sign", "noise"] = identity(
+        "none", description="other keys, a random sign, or noise of the same length instead"
+    )
     apply_at_inference: bool = identity(False, description="also lift when answering")
 
 
@@ -42,24 +48,41 @@ class InfoSteerIntervention(Method):
         return self.identity() if self.config.apply_at_inference else None
 
     def validate_for(self, n_layers: int) -> None:
-        """Raise UserError if `layers` names what the model does not have."""
+        """Raise UserError if `layers` names what the model does not have, or a control cannot be repeated."""
         from infosteer_bench.memory.layers import select_layers
 
         try:
             select_layers(self.config.layers, n_layers)
         except ValueError as error:
             raise UserError(f"method {self.name}: {error}") from None
+        if self.config.apply_at_inference and self.config.control not in _WITHOUT_DRAWS:
+            raise UserError(
+                f"method {self.name}: control={self.config.control} draws at random, and answers must be repeatable",
+                allowed=f"with apply_at_inference, control = {' or '.join(_WITHOUT_DRAWS)}",
+            )
+
+    def before_forward(self, mask: Tensor, *, draw: int) -> None:  # noqa: ARG002
+        """Which micro-batch the controls draw for."""
+        self._draw = draw
 
     @contextlib.contextmanager
     def attach(self, model: PreTrainedModel, family: Family) -> Iterator[Any]:  # noqa: ARG002
         """Edit the input of every chosen `down_proj`; yields the tap."""
+        import torch
+
         from infosteer_bench.memory.intervention import lift_smallest, lifted_count
         from infosteer_bench.memory.layers import select_layers
         from infosteer_bench.memory.tap import Tap
 
         config = self.config
 
-        def lift(k: Tensor) -> Tensor:
+        def generator(k: Tensor, layer: int) -> torch.Generator | None:
+            # made anew in every call: gradient checkpointing calls twice and must see the same draws
+            if config.control in _WITHOUT_DRAWS:
+                return None
+            return torch.Generator(k.device).manual_seed((self._draw + layer) % 2**63)
+
+        def lift(k: Tensor, layer: int) -> Tensor:
             return lift_smallest(
                 k,
                 n=lifted_count(config.fraction, k.shape[-1]),
@@ -68,6 +91,8 @@ class InfoSteerIntervention(Method):
                 value=config.value,
                 keep_sign=config.keep_sign,
                 detach_value=config.detach_value,
+                control=config.control,
+                generator=generator(k, layer),
             )
 
         modules = ffn_layers(model)

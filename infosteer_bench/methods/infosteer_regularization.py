@@ -57,14 +57,16 @@ class InfoSteerRegularization(Method):
     @contextlib.contextmanager
     def attach(self, model: PreTrainedModel, family: Family) -> Iterator[Any]:  # noqa: ARG002
         """Read every chosen layer's key coefficients; yields the tap."""
-        from infosteer_bench.memory.entropy import key_entropy
+        from infosteer_bench.memory.entropy import key_entropy, pooled_magnitudes
         from infosteer_bench.memory.layers import select_layers
         from infosteer_bench.memory.tap import Tap
 
         config = self.config
 
-        def read(k: Tensor) -> Tensor:
-            return k if config.average == "before" else key_entropy(k, config.normalize)
+        def read(k: Tensor, layer: int) -> Tensor:  # noqa: ARG001
+            if config.average == "before":
+                return pooled_magnitudes(k, self._mask)
+            return key_entropy(k, config.normalize)
 
         modules = ffn_layers(model)
         chosen = {index: modules[index] for index in select_layers(config.layers, len(modules))}
@@ -76,16 +78,20 @@ class InfoSteerRegularization(Method):
         """(B, T) bool: all tokens that are not padding, or the completion's."""
         return batch["labels"] != -100 if self.config.tokens == "completion" else super().token_mask(batch)
 
+    def before_forward(self, mask: Tensor, *, draw: int) -> None:  # noqa: ARG002
+        """Which tokens count, for average=before."""
+        self._mask = mask
+
     def penalty(self, batch: Batch, mask: Tensor) -> Tensor | None:  # noqa: ARG002
         """-lambda * sum over layers and counted tokens of H, a scalar with graph."""
         import torch
 
-        from infosteer_bench.memory.entropy import pooled_entropy
+        from infosteer_bench.memory.entropy import key_entropy
 
         total = torch.zeros((), device=mask.device)
         for reading in self._tap.take().values():
-            if self.config.average == "before":
-                total = total + pooled_entropy(reading, mask) * mask.sum()
+            if self.config.average == "before":  # one entropy (F,) -> (), standing for every token of the micro-batch
+                total = total + key_entropy(reading) * mask.sum()
             else:
                 total = total + torch.where(mask, reading, 0.0).sum()
         return -self.config.lambda_ * total

@@ -96,12 +96,10 @@ def configure_methods(grid: Grid) -> tuple[Method, ...]:
 
 def _check_fit(grid: Grid, methods: tuple[Method, ...], tasks: dict[str, TaskInfo], engine: str) -> None:
     """Refuse before any training what no cell could honour."""
+    from infosteer_bench.evaluation.engine import refuse_runtime
+
     for method in methods:
-        if method.runtime is not None and engine != "hf":
-            raise UserError(
-                f"method {method.name} [{method.arm}] steers while answering, which engine {engine} cannot do",
-                hint="--backend hf, or apply_at_inference=false",
-            )
+        refuse_runtime(engine, method.runtime)
     own = [name for name, info in tasks.items() if info.kind == "other"]
     if grid.prompt.template == "alpaca" and own:
         raise UserError(

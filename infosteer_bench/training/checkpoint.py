@@ -9,17 +9,17 @@ not move under a 5e-5 update). Settings of Accelerate (FSDP, DeepSpeed) apply as
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infosteer_bench.device import peak_memory_bytes, reset_peak_memory
 from infosteer_bench.errors import CellFailure, UserError
 from infosteer_bench.grid import TrainConfig
 from infosteer_bench.methods.base import Method
@@ -111,24 +111,25 @@ def train_checkpoint(
     import torch
 
     from infosteer_bench.models.load import load_model, load_tokenizer
+    from infosteer_bench.training.adapter import with_adapter
 
     model = load_model(model_path, dtype="float32")
     tokenizer = load_tokenizer(model_path)
     # Trainer and TRL write these two into the model's config; the export shall differ from the base in weights only
     kept = {name: getattr(model.config, name, None) for name in ("use_cache", "pad_token_id")}
-    model = method.prepare(model, family)
+    model = method.prepare(with_adapter(model, config, seed=seed), family)
     trainer = build_trainer(
         model, tokenizer, method=method, mix=mix, config=config, seed=seed, paths=paths, on_step=on_step
     )
     paths.curve.parent.mkdir(parents=True, exist_ok=True)
     resume = _last_step(paths.scratch) if config.save_steps else None
     _cut_curve(paths.curve, resume or 0)
-    _reset_peak_memory()
+    reset_peak_memory()
     started = time.perf_counter()
     with method.attach(model, family):
         output = trainer.train(resume_from_checkpoint=str(paths.scratch / f"checkpoint-{resume}") if resume else None)
     elapsed = time.perf_counter() - started
-    peak = _peak_memory()
+    peak = peak_memory_bytes()
     for name, value in kept.items():
         setattr(model.config, name, value)
     export(trainer, method, paths.weights, source=model_path, dtype=getattr(torch, config.export_dtype))
@@ -168,6 +169,7 @@ def build_trainer(
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from trl.trainer.sft_config import SFTConfig
 
+    from infosteer_bench.training.adapter import refuse_sharded_adapter
     from infosteer_bench.training.trainer import MethodTrainer, Watch
 
     rows = mix.rows
@@ -220,6 +222,7 @@ def build_trainer(
         curve_path=paths.curve,
         entropy_every=config.entropy_every,
     )
+    refuse_sharded_adapter(trainer, config)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
@@ -229,8 +232,10 @@ def export(trainer: MethodTrainer, method: Method, target: Path, *, source: Path
     """Write the trained weights in `dtype` with the base model's own tokenizer files, whole or not at all."""
     from accelerate.utils import DistributedType
 
+    from infosteer_bench.training.adapter import merged
+
     accelerator = trainer.accelerator
-    model = accelerator.unwrap_model(trainer.model)
+    model = merged(accelerator.unwrap_model(trainer.model))
     sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     options: dict[str, Any] = {}
     if sharded:
@@ -279,28 +284,3 @@ def _cut_curve(curve: Path, step: int) -> None:
 def _last_loss(trainer: MethodTrainer) -> float | None:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return round(float(losses[-1]), 6) if losses else None
-
-
-def _reset_peak_memory() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: restart VmHWM from here
-
-
-def _peak_memory() -> int | None:
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return next(_status_bytes("VmHWM"), None)
-
-
-def _status_bytes(name: str) -> Iterator[int]:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith(name + ":"):
-                yield int(line.split()[1]) * 1024

@@ -8,15 +8,17 @@ What it adds, each in one place:
   term is multiplied by the number of ranks, as TRL does with the loss. A term merely added would act with 1, 4, 16
   times its weight at accumulation 1, 4, 16 (METHOD, "Trap, measured").
 - the curve: one JSON line per optimizer step (loss, its parts, gradient norm, key entropy).
-- refusals: a batch with no counted token, and a loss or gradient that is not finite, stop the checkpoint at its step.
+- refusals: a batch with no counted token, a hook that fails, and a loss or gradient that is not finite stop the
+  checkpoint before that step changes a weight, and name the step and the layer (`faults`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +27,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.memory.entropy import key_entropy
-from infosteer_bench.memory.tap import Tap, token_mean
+from infosteer_bench.memory.tap import Tap, TapError, token_mean
 from infosteer_bench.methods.base import Method
 from infosteer_bench.models.families import decoder, ffn_layers
+from infosteer_bench.training.faults import first_fault
 
 
 class MethodTrainer(SFTTrainer):
@@ -51,6 +54,8 @@ class MethodTrainer(SFTTrainer):
         self.method, self.curve_path, self.entropy_every = method, curve_path, entropy_every
         self.tokens_seen = 0
         self._counted: int | None = None
+        self._micro = 0
+        self._latest: Any = None
         self._step_sums: dict[str, float] = {}
         self._entropy_due = False
 
@@ -63,7 +68,7 @@ class MethodTrainer(SFTTrainer):
             counted = int(self.accelerator.gather(counts.reshape(1)).sum())  # pyright: ignore
             if counted == 0 or num_items is None or int(num_items) == 0:
                 raise CellFailure(f"step {self.state.global_step + 1}: the batch holds no counted token")
-            self._counted = counted
+            self._counted, self._micro = counted, 0
             self.tokens_seen += sum(int(batch["attention_mask"].sum()) for batch in batches)
             self._step_sums = {"loss_lm": 0.0, "penalty": 0.0}
             self._entropy_due = bool(self.entropy_every) and self.state.global_step % (self.entropy_every or 1) == 0
@@ -75,12 +80,15 @@ class MethodTrainer(SFTTrainer):
         """Language-model loss plus the method's penalty, both in the Trainer's own scale."""
         if return_outputs or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        mask = self.method.token_mask(inputs)
+        self.method.before_forward(mask, draw=self._draw())
+        self._micro, self._latest = self._micro + 1, inputs
         if self._entropy_due:
             self._entropy_due = False
             loss = self._measured_loss(model, inputs, num_items_in_batch)
         else:
             loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        penalty = self.method.penalty(inputs, self.method.token_mask(inputs))
+        penalty = self.method.penalty(inputs, mask)
         total = loss
         if penalty is not None:
             assert self._counted is not None
@@ -89,18 +97,39 @@ class MethodTrainer(SFTTrainer):
             total = loss + penalty.to(loss.dtype)
         self._step_sums["loss_lm"] += float(loss.detach())
         if not torch.isfinite(total.detach()):
-            raise CellFailure(
-                f"step {self.state.global_step + 1}: the loss is not finite (language model {float(loss.detach())}, "
-                f"penalty {self._step_sums['penalty']})"
+            raise self._fault(
+                f"the loss is not finite (language model {float(loss.detach())}, penalty {self._step_sums['penalty']})"
             )
         return total
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Forward and backward of one micro-batch. Raises CellFailure where a hook fails in either."""
+        try:
+            return super().training_step(*args, **kwargs)
+        except TapError as error:
+            raise CellFailure(f"step {self.state.global_step + 1}: {error}") from error
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """The gradient norm, asked for right before the optimizer's step: the place to refuse that step."""
+        norm = super()._get_grad_norm(*args, **kwargs)
+        if norm is not None and not math.isfinite(norm):
+            raise self._fault(f"the gradient norm is {norm}")
+        return norm
+
+    def _draw(self) -> int:
+        """See `Method.before_forward`; ranks draw apart."""
+        place = f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}/{self._micro}"
+        return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") >> 1
+
+    def _fault(self, what: str) -> CellFailure:
+        where = first_fault(cast(nn.Module, self.model), self._latest)
+        return CellFailure(f"step {self.state.global_step + 1}: {what}; {where}")
 
     def _measured_loss(self, model: nn.Module, inputs: Any, num_items_in_batch: Any) -> Tensor:
         """The loss of one micro-batch with a monitor on every layer's key coefficients."""
 
-        def read(k: Tensor) -> Tensor:
-            with torch.no_grad():
-                return key_entropy(k.detach())
+        def read(k: Tensor, layer: int) -> Tensor:  # noqa: ARG001
+            return key_entropy(k.detach())
 
         layers = dict(enumerate(ffn_layers(model)))
         with Tap(root=decoder(model), layers=layers, read=read, first=True) as tap:
@@ -129,7 +158,7 @@ _CURVE = ("loss", "loss_lm", "penalty", "grad_norm", "learning_rate", "key_entro
 
 # ruff: noqa: ARG002 - the callbacks' signatures are transformers'
 class Watch(TrainerCallback):
-    """Reports progress and stops at a gradient that is not finite."""
+    """Reports progress."""
 
     def __init__(self, on_step: Any = None) -> None:
         self.on_step = on_step
@@ -139,9 +168,6 @@ class Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         """Called after every optimizer step (logging_steps = 1)."""
-        norm = (logs or {}).get("grad_norm")
-        if norm is not None and not math.isfinite(float(norm)):
-            raise CellFailure(f"step {state.global_step}: the gradient norm is {float(norm)}")
         if "loss" in (logs or {}):
             self.last_loss = float(logs["loss"])
 

@@ -12,9 +12,12 @@ from lm_eval.api.instance import Instance
 from loud import build_loud
 from tiny import build_data_root
 
+from infosteer_bench.device import has_cuda
+from infosteer_bench.errors import CellFailure
 from infosteer_bench.evaluation import Engine, Generation, make_engine
 from infosteer_bench.evaluation.evaluate import evaluate_task
 from infosteer_bench.grid import EvalConfig, PromptConfig
+from infosteer_bench.methods import METHODS
 from infosteer_bench.tasks.catalog import read_tasks
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
@@ -23,9 +26,9 @@ CONFIG = EvalConfig(dtype="float32", max_new_tokens=24, batch_size=8, limit=6)
 PROMPTS = [f"He had {n} apples{' and gave 5 away' * (n % 4)}, how many are left?{n}\n" for n in range(24)]
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2"])
+@pytest.fixture(scope="module", params=["llama", "qwen2", "gemma2"])
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two checkpoints of one shape. Llama's output matrix is its own, Qwen2's is tied to the embedding."""
+    """Two checkpoints of one shape. Llama's output matrix is its own, the others' are tied to the embedding."""
     folder = tmp_path_factory.mktemp(request.param)
     first, second = (build_loud(request.param, folder / str(seed), seed) for seed in (0, 1))
     return first, second
@@ -101,6 +104,49 @@ def test_a_task_scores_the_same_as_with_hf(engine: Engine, models: tuple[Path, P
     assert (ours.exact_match, ours.option_rank) == (theirs.exact_match, theirs.option_rank)
 
 
+def test_steering_while_answering_equals_hf(engine: Any, models: tuple[Path, Path]) -> None:
+    """The lift inside vLLM's process: hf's answers and scores, its hooks counted, and gone with the next plain load."""
+    engine.load(models[0], weight_digest="0", runtime=None)
+    plain, starts = _scores(engine), engine.engine_starts
+    assert engine._llm.collective_rpc("steering_invocations") == [None]
+    hf = make_engine("hf", eval_config=CONFIG)
+    for settings in ({"fraction": 0.1, "alpha": 3}, {"fraction": 0.05, "control": "largest_keys", "layers": "late"}):
+        method = METHODS.get("infosteer-intervention").configure({**settings, "apply_at_inference": True})
+        for one in (engine, hf):
+            one.load(models[0], weight_digest="0", runtime=method.runtime)
+        ours, theirs = _answers(engine), _answers(hf)
+        same = [str(a) == str(b) for a, b in zip(ours, theirs, strict=True)]
+        assert sum(same) >= 0.9 * len(same)
+        for (a, _), (b, _) in zip(_scores(engine), _scores(hf), strict=True):
+            assert a == pytest.approx(b, abs=1e-3)
+        moved = max(abs(a - b) for (a, _), (b, _) in zip(_scores(engine), plain, strict=True))
+        assert moved > 0.05, "strong enough to be told from the plain model"
+        (count,) = engine._llm.collective_rpc("steering_invocations")
+        assert count > 0
+    engine.load(models[0], weight_digest="0", runtime=None)
+    assert _scores(engine) == plain
+    assert engine._llm.collective_rpc("steering_invocations") == [None]
+    assert engine.engine_starts - starts <= (2 if has_cuda() else 0), "on a CPU the live engine serves both"
+
+
+def test_hooks_that_did_not_run_are_found(engine: Any, models: tuple[Path, Path], monkeypatch: Any) -> None:
+    runtime = METHODS.get("infosteer-intervention").configure({"apply_at_inference": True}).runtime
+    engine.load(models[0], weight_digest="0", runtime=runtime)
+    real = engine._llm.collective_rpc
+
+    def deaf(method: str, **kwargs: Any) -> list[Any]:
+        return {"steering_invocations": [5], "steer": [None]}.get(method) or real(method, **kwargs)
+
+    monkeypatch.setattr(engine._llm, "collective_rpc", deaf)
+    with pytest.raises(CellFailure, match="without running the method's hooks"):
+        _scores(engine)
+    assert engine._steer(runtime) == "vllm did not take the method's hooks"
+    monkeypatch.undo()
+    assert "vllm cannot steer with nothing: " in engine._steer({"name": "nothing", "settings": {}})
+    engine._loaded = None
+    engine.load(models[0], weight_digest="0", runtime=None)
+
+
 def test_a_swap_that_did_nothing_is_found(
     engine: Any, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,7 +165,7 @@ def test_a_swap_that_did_nothing_is_found(
     ignored.clear()
     ignored.add("refresh_tied_head")
     problem = engine._swap(models[1])
-    tied = "qwen2" in str(models[0]) and engine._llm.llm_engine.vllm_config.device_config.device_type != "cuda"
+    tied = "llama" not in str(models[0]) and engine._llm.llm_engine.vllm_config.device_config.device_type != "cuda"
     assert ("1 of" in problem and "lm_head.weight" in problem) if tied else problem is None
 
     ignored.clear()

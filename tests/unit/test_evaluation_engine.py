@@ -48,10 +48,15 @@ def test_generation_is_a_string_that_survives_copies() -> None:
         assert (twin, twin.finish_reason, twin.n_tokens) == ("true", "length", 7)
 
 
-def test_steering_at_inference_is_refused_by_name() -> None:
-    refuse_runtime("hf", None)
-    with pytest.raises(UserError, match=r"engine hf cannot honour.*alpha=2"):
-        refuse_runtime("hf", {"alpha": 2})
+def test_what_an_engine_cannot_honour_is_refused_by_name() -> None:
+    steered = {"name": "infosteer-intervention", "version": 1, "settings": {"alpha": 2}}
+    for engine in ("hf", "vllm"):
+        refuse_runtime(engine, None)
+        refuse_runtime(engine, steered)
+    with pytest.raises(UserError, match=r"infosteer-intervention steers while answering, which engine other cannot do"):
+        refuse_runtime("other", steered)
+    with pytest.raises(UserError, match=r"comes from a file of yours"):
+        refuse_runtime("vllm", {**steered, "source": "0" * 64})
 
 
 def test_choosing_imports_nothing_heavy() -> None:

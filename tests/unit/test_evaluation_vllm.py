@@ -134,20 +134,22 @@ def test_a_wrong_swap_restarts_once_and_then_fails(
 ) -> None:
     path = build_tiny("qwen2", tmp_path / "a")
     engine = VLLMEngine(EvalConfig(dtype="float32"))
+    monkeypatch.setattr(vllm_module, "has_cuda", lambda: False)
     calls: list[str] = []
     if alive:
-        engine._shape = _shape(path)  # something of this shape is loaded, so a swap is tried first
+        engine._shape = f"{_shape(path)}, eager=True"  # something of this shape is loaded, so a swap is tried first
 
     def swap(checkpoint: Path) -> str:
         calls.append("swap")
         return "differs"
 
-    def start(checkpoint: Path, shape: str) -> str | None:
+    def start(checkpoint: Path, shape: str, *, eager: bool) -> str | None:
         calls.append("start")
         return problem
 
     monkeypatch.setattr(engine, "_swap", swap)
     monkeypatch.setattr(engine, "_start", start)
+    monkeypatch.setattr(engine, "_steer", lambda runtime: None)
     if problem:
         with pytest.raises(CellFailure, match=problem):
             engine.load(path, weight_digest="0", runtime=None)
@@ -163,7 +165,8 @@ def test_an_engine_that_died_is_started_anew(tmp_path: Path, monkeypatch: pytest
     path = build_tiny("qwen2", tmp_path / "a")
     engine = VLLMEngine(EvalConfig(dtype="float32"))
     starts: list[str] = []
-    monkeypatch.setattr(engine, "_start", lambda checkpoint, shape: starts.append(shape))
+    monkeypatch.setattr(engine, "_start", lambda checkpoint, shape, eager: starts.append(shape))
+    monkeypatch.setattr(engine, "_steer", lambda runtime: None)
     engine.load(path, weight_digest="0", runtime=None)
 
     class Dead:
@@ -227,9 +230,11 @@ def test_an_engine_ends_with_its_owner(tmp_path: Path) -> None:
     assert not alive
 
 
-def test_steering_at_inference_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="engine vllm cannot honour"):
-        VLLMEngine(EvalConfig()).load(tmp_path, weight_digest="0", runtime={"alpha": 1})
+def test_steering_by_a_users_own_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mine steers while answering and comes from a file of yours"):
+        VLLMEngine(EvalConfig()).load(
+            tmp_path, weight_digest="0", runtime={"name": "mine", "source": "0", "settings": {}}
+        )
 
 
 def test_memory_for_keys_and_values_on_a_cpu() -> None:
@@ -241,11 +246,13 @@ def test_options_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path = build_tiny("llama", tmp_path / "a")
     monkeypatch.setattr(vllm_module, "has_cuda", lambda: False)
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
-    options = VLLMEngine(EvalConfig(dtype="float32"))._options(path)
+    options = VLLMEngine(EvalConfig(dtype="float32"))._options(path, eager=True)
     assert (options["dtype"], options["enforce_eager"], options["max_model_len"]) == ("float32", True, 1024)
     assert "kv_cache_memory_bytes" in options
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "2")
-    assert "kv_cache_memory_bytes" not in VLLMEngine(EvalConfig())._options(path), "the user's own choice counts"
+    assert "kv_cache_memory_bytes" not in VLLMEngine(EvalConfig())._options(path, eager=True), (
+        "the user's own choice counts"
+    )
 
 
 def test_progress_through_vllms_bar() -> None:

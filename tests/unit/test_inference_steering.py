@@ -1,8 +1,10 @@
-"""`apply_at_inference`: the checkpoint says what it needs, the hf engine does it, another engine refuses beforehand."""
+"""`apply_at_inference`: the checkpoint says what it needs, and the engine does it and counts, or refuses."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -47,3 +49,37 @@ def test_hf_engine_lifts_while_answering(tiny_models: dict[str, Path]) -> None:
     model = engine.lm.model
     engine.close()
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def _worker(path: Path, *, tensor_parallel: int = 1) -> Any:
+    """vLLM's worker as the steering sees it, around transformers' model."""
+    from infosteer_bench.evaluation.vllm_steering import SteeringSeat
+
+    seat = SteeringSeat()
+    model = load_model(path, dtype="float32")
+    seat.model_runner = SimpleNamespace(get_model=lambda: model, model_config=SimpleNamespace(hf_config=model.config))
+    seat.parallel_config = SimpleNamespace(tensor_parallel_size=tensor_parallel, pipeline_parallel_size=1)
+    return seat
+
+
+def test_inside_the_worker_a_method_replaces_the_one_before(tiny_models: dict[str, Path]) -> None:
+    seat = _worker(tiny_models["gemma3"])
+    model, ids = seat.model_runner.get_model(), torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        plain = model(ids).logits
+        assert seat.steer(runtime(fraction=0.2, alpha=5)) == 0
+        strong = model(ids).logits
+        assert seat.steering_invocations() == 2  # two layers
+        assert seat.steer(runtime(fraction=0.0)) == 0
+        assert torch.equal(model(ids).logits, plain)
+        assert not torch.equal(strong, plain)
+        assert seat.steer(None) is None
+        assert seat.steering_invocations() is None
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_worker_refuses_what_it_could_not_prove(tiny_models: dict[str, Path]) -> None:
+    with pytest.raises(RuntimeError, match="spread over 2 workers"):
+        _worker(tiny_models["llama"], tensor_parallel=2).steer(runtime())
+    with pytest.raises(RuntimeError, match="without an `invocations` counter"):
+        _worker(tiny_models["llama"]).steer({"name": "sft", "settings": {}})

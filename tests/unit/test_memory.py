@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from infosteer_bench.memory.entropy import key_entropy, key_entropy_reference, pooled_entropy
-from infosteer_bench.memory.intervention import lift_smallest, lifted_count, smallest_mask
+from infosteer_bench.memory.entropy import key_entropy, key_entropy_reference, pooled_magnitudes
+from infosteer_bench.memory.intervention import lift_smallest, lifted_count
 from infosteer_bench.memory.layers import select_layers
-from infosteer_bench.memory.tap import Tap
+from infosteer_bench.memory.selection import smallest_indices
+from infosteer_bench.memory.tap import Tap, TapError
 
 seeds = st.integers(0, 2**31 - 1)
 
@@ -45,9 +46,11 @@ def test_entropy_gradient_equals_autograd_of_the_definition(seed, tokens, width,
     torch.testing.assert_close(ours.grad, truth.grad, rtol=1e-6, atol=1e-9)
 
 
-def test_entropy_gradcheck():
-    k = draw(3, 2, 3, 7, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(key_entropy, (k,))
+@pytest.mark.parametrize("normalize", ["magnitude", "softmax", "positive"])
+@pytest.mark.parametrize("shape", [(2, 3, 7), (1, 1), (5, 1, 64)])
+def test_entropy_gradcheck(normalize, shape):
+    k = draw(3, *shape, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda k: key_entropy(k, normalize), (k,))
 
 
 def test_entropy_bfloat16_close_to_float32():
@@ -70,12 +73,13 @@ def test_entropy_at_the_edges():
     assert float(k.grad[2, 2]) == 0.0
 
 
-def test_pooled_entropy_is_knowledge_entropy():
-    k = draw(5, 2, 6, 9)
+def test_the_entropy_of_pooled_magnitudes_is_knowledge_entropy():
+    k = draw(5, 2, 6, 9, dtype=torch.float64).requires_grad_()
     mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]]).bool()
-    expected = scipy.stats.entropy(k.abs()[mask].mean(0).numpy())
-    assert float(pooled_entropy(k, mask)) == pytest.approx(float(expected), rel=1e-5)
-    assert float(pooled_entropy(k, torch.zeros_like(mask))) == 0.0
+    expected = scipy.stats.entropy(k.detach().abs()[mask].mean(0).numpy())
+    assert float(key_entropy(pooled_magnitudes(k, mask)).detach()) == pytest.approx(float(expected), rel=1e-9)
+    assert float(key_entropy(pooled_magnitudes(k, torch.zeros_like(mask))).detach()) == 0.0
+    assert torch.autograd.gradcheck(lambda k: key_entropy(pooled_magnitudes(k, mask)), (k,))
 
 
 @pytest.mark.parametrize(
@@ -85,16 +89,35 @@ def test_lifted_count_is_exact_decimal(fraction, width, n):
     assert lifted_count(fraction, width) == n
 
 
-@settings(max_examples=80, deadline=None)
-@given(seeds, st.integers(1, 4), st.integers(1, 40), st.floats(0, 1), st.booleans())
-def test_smallest_mask_is_a_stable_sort(seed, rows, width, fraction, coarse):
-    score = draw(seed, rows, width)
-    if coarse:  # many ties
-        score = score.round()
-    n = lifted_count(fraction, width)
-    expected = torch.zeros_like(score, dtype=torch.bool)
-    expected.scatter_(-1, torch.sort(score, dim=-1, stable=True).indices[..., :n], True)
-    assert torch.equal(smallest_mask(score, n), expected)
+@settings(max_examples=120, deadline=None)
+@given(
+    seeds,
+    st.integers(1, 4),
+    st.integers(1, 40),
+    st.floats(0, 1),
+    st.booleans(),
+    st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]),
+    st.sampled_from(["magnitude", "signed"]),
+)
+def test_selection_is_a_stable_sort(seed, rows, width, fraction, coarse, dtype, rank_by):
+    k = draw(seed, rows, width)
+    if coarse:  # many ties, zeros of both signs among them
+        k = k.round()
+    k, n = k.to(dtype), max(1, lifted_count(fraction, width))
+    expected = torch.sort(k.abs() if rank_by == "magnitude" else k, dim=-1, stable=True).indices[..., :n]
+    assert torch.equal(smallest_indices(k, n, rank_by).sort(-1).values, expected.sort(-1).values)
+
+
+def test_selection_in_blocks_and_threads_is_the_same():
+    k = draw(1, 300, 8960, dtype=torch.bfloat16)
+    expected = torch.sort(k.abs(), dim=-1, stable=True).indices[..., :90].sort(-1).values
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            assert torch.equal(smallest_indices(k, 90).sort(-1).values, expected)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_lift_replaces_the_weakest_by_the_signed_mean_magnitude():
@@ -157,18 +180,31 @@ class Stack(nn.Module):
         return x
 
 
+def entropy(k, layer):
+    return key_entropy(k)
+
+
+def clone(k, layer):
+    return k.clone()
+
+
+def zeros(k, layer):
+    return torch.zeros_like(k)
+
+
 @pytest.mark.parametrize("first", [False, True])
 def test_tap_counts_once_under_gradient_checkpointing(first):
     gradients = []
     for checkpointed in (False, True):
         model = Stack(checkpointed)
         layers = {index: layer.down_proj for index, layer in enumerate(model.layers)}
-        with Tap(root=model, layers=layers, read=key_entropy, first=first) as tap:
+        with Tap(root=model, layers=layers, read=entropy, first=first) as tap:
             out = model(draw(1, 2, 5, 4))
             readings = tap.take()
             assert list(readings) == [0, 1, 2]
             (out.sum() + sum(reading.sum() for reading in readings.values())).backward()
-            assert tap.take() == {}  # recomputation added nothing
+            with pytest.raises(TapError, match="layer 0: its key coefficients were not read"):
+                tap.take()  # recomputation added nothing
             assert tap.invocations == (6 if checkpointed else 3)
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, recomputed in zip(*gradients, strict=True):
@@ -179,10 +215,10 @@ def test_tap_leaves_nothing_behind_even_after_an_exception():
     model = Stack(False)
     layers = {0: model.layers[0].down_proj}
 
-    def fail(k):
-        raise RuntimeError("hook")
+    def fail(k, layer):
+        raise ValueError("odd")
 
-    with pytest.raises(RuntimeError, match="hook"), Tap(root=model, layers=layers, edit=fail):
+    with pytest.raises(TapError, match="layer 0: ValueError: odd"), Tap(root=model, layers=layers, edit=fail):
         model(torch.zeros(1, 1, 4))
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert torch.isfinite(model(torch.zeros(1, 1, 4))).all()
@@ -192,12 +228,12 @@ def test_monitor_reads_before_the_edit():
     model = Stack(False)
     layers = {0: model.layers[0].down_proj}
     x = draw(2, 1, 3, 4)
-    with Tap(root=model, layers=layers, read=torch.clone) as tap:
+    with Tap(root=model, layers=layers, read=clone) as tap:
         model(x)
         plain = tap.take()[0]
     with (
-        Tap(root=model, layers=layers, edit=torch.zeros_like),
-        Tap(root=model, layers=layers, read=torch.clone, first=True) as tap,
+        Tap(root=model, layers=layers, edit=zeros),
+        Tap(root=model, layers=layers, read=clone, first=True) as tap,
     ):
         model(x)
         assert torch.equal(tap.take()[0], plain)

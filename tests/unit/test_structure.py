@@ -38,6 +38,7 @@ FLOORS = {
     "evaluation": 4,
     "analysis": 4,
     "runs": 5,
+    "profiling": 5,
     "commands": 6,
     "cli": 6,
     "docs": 6,

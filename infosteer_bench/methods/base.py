@@ -88,7 +88,11 @@ class Method:
         return {}
 
     def prepare(self, model: PreTrainedModel, family: Family) -> PreTrainedModel:  # noqa: ARG002
-        """Wrap the model or add parameters before the optimizer is built."""
+        """Wrap the model or add parameters before the optimizer is built.
+
+        Under an adapter `model` is PEFT's wrapper, which `export` no longer sees: put own parameters on a module
+        inside (`families.decoder`), and fold them into the weights, or take them out, in `export`.
+        """
         return model
 
     def attach(self, model: PreTrainedModel, family: Family) -> contextlib.AbstractContextManager[Any]:  # noqa: ARG002

@@ -21,18 +21,28 @@ def first_fault(model: nn.Module, batch: Mapping[str, Any]) -> str:
     def read(k: Tensor, layer: int) -> Tensor:  # noqa: ARG001
         return torch.stack([k.isnan().any(), k.isinf().any()])
 
-    layers = dict(enumerate(ffn_layers(model)))
+    root, layers = decoder(model), dict(enumerate(ffn_layers(model)))
     try:
-        with torch.no_grad(), Tap(root=decoder(model), layers=layers, read=read, first=True) as tap:
+        with (
+            torch.no_grad(),
+            Tap(root=root, layers=layers, read=read, first=True) as computed,
+            Tap(root=root, layers=layers, read=read) as written,  # after the method's own
+        ):
             model(**{name: value for name, value in batch.items() if name != "labels"})
-            found = {index: flags.tolist() for index, flags in tap.take().items()}
+            before, after = computed.take(), written.take()
     except TapError as error:
         return str(error)
-    for index, (has_nan, has_inf) in found.items():
-        if has_nan or has_inf:
-            kind = "NaN" if has_nan else "infinity"
-            return f"layer {index} is the first with {kind} in its key coefficients"
+    for index in layers:
+        if before[index].any():
+            return f"layer {index} is the first with {_kind(before[index])} in its key coefficients"
+        if after[index].any():
+            return f"layer {index} is the first into which the method wrote {_kind(after[index])}"
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
             return f"the key coefficients are finite in every layer; {name} is the first with such a gradient"
     return "the key coefficients are finite in every layer"
+
+
+def _kind(flags: Tensor) -> str:
+    has_nan, _ = flags.tolist()
+    return "NaN" if has_nan else "infinity"

@@ -28,7 +28,7 @@ PROMPTS = [f"He had {n} apples{' and gave 5 away' * (n % 4)}, how many are left?
 
 @pytest.fixture(scope="module", params=["llama", "qwen2", "gemma2"])
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two checkpoints of one shape. Llama's output matrix is its own, the others' are tied to the embedding."""
+    """Two checkpoints of one shape. Llama's output matrix is its own, Qwen2's is tied, Gemma2's is the embedding."""
     folder = tmp_path_factory.mktemp(request.param)
     first, second = (build_loud(request.param, folder / str(seed), seed) for seed in (0, 1))
     return first, second
@@ -165,7 +165,7 @@ def test_a_swap_that_did_nothing_is_found(
     ignored.clear()
     ignored.add("refresh_tied_head")
     problem = engine._swap(models[1])
-    tied = "llama" not in str(models[0]) and engine._llm.llm_engine.vllm_config.device_config.device_type != "cuda"
+    tied = "qwen2" in str(models[0]) and engine._llm.llm_engine.vllm_config.device_config.device_type != "cuda"
     assert ("1 of" in problem and "lm_head.weight" in problem) if tied else problem is None
 
     ignored.clear()

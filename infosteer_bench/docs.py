@@ -1,4 +1,4 @@
-"""The parts of README.md that are generated: commands, models, methods, tasks, grids, and an excerpt of a board.
+"""The parts of README.md that are generated: commands, models, methods, tasks, grids, costs, and an excerpt of a board.
 
 A generated part stands between `<!-- generated:NAME -->` and `<!-- /generated -->`.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from infosteer_bench.records import canonical_json
 ROOT = Path(__file__).resolve().parents[1]
 BOARD = Path("leaderboards/embedded")
 TWINS = Path("leaderboards/embedded-twins")
+MEASURED = Path(__file__).parent / "profiling" / "measured"
 BLOCK = re.compile(r"(<!-- generated:(?P<name>[a-z]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 EXCERPT = ("mean:id", "mean:ood", "mean:all")
 
@@ -193,6 +195,34 @@ def knowledge(root: Path) -> str:
     )
 
 
+def costs() -> str:
+    """What `profile train` measured, from the files that are kept."""
+    rows: list[list[str]] = []
+    for file in sorted(MEASURED.glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        setting = found["setting"]
+        where = (
+            f"{found['device']}; {setting['shape']}, {setting['n_layers']} layers, "
+            f"{setting['batch_size']} x {setting['tokens']} tokens, {setting['precision']}"
+        )
+        for name, row in found["methods"].items():
+            if name == "sft":
+                continue
+            ratios = [row["time_ratio"][part] for part in ("layers", "step")]
+            times = [f"{ratio['median']:.3f} ({ratio['q25']:.3f} to {ratio['q75']:.3f})" for ratio in ratios]
+            memory = f"{row['peak_memory_ratio']:.3f}" if row["peak_memory_ratio"] else ""
+            rows.append([where, f"`{name}`", *times, memory, f"{100 * row['saved_share_added']:.2f} %"])
+    header = [
+        "measured on",
+        "method",
+        "decoder layers x sft",
+        "whole step x sft",
+        "peak memory x sft",
+        "saved tensors +",
+    ]
+    return _text_table(header, rows)
+
+
 def _accuracies(folder: Path) -> dict[tuple[str, str, str], float]:
     """(model, method, task) -> percent of a kept board's default arms; {} where there is no board."""
     if not (folder / "leaderboard.csv").is_file():
@@ -216,6 +246,7 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
     return {
         "board": lambda: board(root),
         "knowledge": lambda: knowledge(root),
+        "costs": costs,
         "commands": commands,
         "models": models,
         "methods": methods,

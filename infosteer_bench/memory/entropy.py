@@ -10,6 +10,8 @@ normalize="positive": a = ReLU(k), the nearest defined reading of the paper's fo
 normalize="softmax": p = softmax(k), H = -sum_i p_i log p_i, dH/dk_i = -p_i (log p_i + H) = -p_i (k_i - sum_j p_j k_j).
 
 The gradients are computed by their second forms: in the first, nearly even distributions cancel to nothing in float32.
+Both are free of the scale of a (but for the factor 1 / S), so a / mean a stands in for a: its logarithms are near zero,
+where those of 1e-6 are all near -14 and their differences lose the last digits.
 Value and gradient are computed in float32 (float64 for float64 input), block by block (`rows`). Between forward and
 backward only k itself, which `down_proj` keeps anyway, and two numbers per token are held: no further (B, T, F) tensor.
 They are torch operators of their own (`torch.ops.infosteer`), so torch.compile passes over them.
@@ -56,8 +58,13 @@ def pooled_magnitudes(k: Tensor, mask: Tensor) -> Tensor:
     return torch.ops.infosteer.pooled_magnitudes(k, mask)
 
 
-# Row functions (see `rows.over_rows`): made once per normalization. `centre` is U / S, or sum_j p_j k_j for softmax;
-# `total` is S, or the logarithm of softmax's denominator.
+# Row functions (see `rows.over_rows`): made once per normalization. `centre` is U / S of a / mean a, or sum_j p_j k_j
+# for softmax; `total` is S of a itself, or the logarithm of softmax's denominator.
+
+
+def _mean(total: Tensor, width: int) -> Tensor:
+    """The scale to divide by: the mean weight, or the smallest number that divides without loss."""
+    return (total / width).clamp(min=TINY)
 
 
 @functools.cache
@@ -74,8 +81,11 @@ def _value(normalize: str) -> RowFunction:
         a = own(rows).relu_() if normalize == "positive" else own(rows).abs_()
         total = a.sum(-1)
         total = torch.where(total < TINY, 0.0, total)
-        centre = a.clamp(min=TINY).log_().mul_(a).sum(-1) / total
-        entropy = (total.log() - centre).clamp(min=0.0)
+        mean = _mean(total, a.shape[-1])
+        a.div_(mean[:, None])
+        scaled_total = total / mean
+        centre = a.clamp(min=TINY).log_().mul_(a).sum(-1) / scaled_total
+        entropy = (scaled_total.log() - centre).clamp(min=0.0)
         empty = total == 0
         return torch.where(empty, 0.0, entropy), torch.where(empty, 0.0, centre), total
 
@@ -94,7 +104,8 @@ def _slope(normalize: str) -> RowFunction:
         k = own(rows).relu_() if normalize == "positive" else own(rows)
         scale = torch.where(total == 0, 0.0, -grad / total)
         # sign(0) = 0 gives the defined gradient 0 at a_i = 0
-        return (k.abs().clamp_(min=TINY).log_().sub_(centre).mul_(scale).mul_(k.sign_()).to(rows.dtype),)
+        relative = k.abs().div_(_mean(total, k.shape[-1])).clamp_(min=TINY)
+        return (relative.log_().sub_(centre).mul_(scale).mul_(k.sign_()).to(rows.dtype),)
 
     return softmax if normalize == "softmax" else weights
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -54,6 +54,8 @@ def _defined(k: Tensor, normalize: Normalize) -> Tensor:
 
 
 @settings(max_examples=120, deadline=None)
+# logarithms of numbers near 1e-6 are near -14: their differences lost the last digits before the weights were scaled
+@example(seed=5, shape=(1, 1, 3), dtype=torch.float32, normalize="magnitude", kind="tiny", counted=0.0)
 @given(
     seed=st.integers(0, 2**31 - 1),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 257)),

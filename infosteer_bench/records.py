@@ -5,6 +5,7 @@ Layout below a run's folder (`runs/<grid>/`):
     checkpoints/<key>.json    CheckpointRecord
     cells/<key>.json          CellRecord
     samples/<key>.parquet     one row per item (ITEM_COLUMNS)
+    answers/<key>--*.jsonl    every answer as it came (evaluation/answers.py)
     weights/<key>/            the checkpoint itself
     curves/<key>.jsonl        loss, entropy, gradient norm per optimizer step
     logs/<key>.log            what a failed checkpoint or cell had to say
@@ -143,7 +144,8 @@ class CellRecord(Record):
     truncated: float | None = None  # percent of answers that ran into max_new_tokens
     option_rank: float | None = None  # percent, likelihood-ranked
     generated_tokens: int = 0
-    time_s: float = 0.0
+    time_s: float = 0.0  # the engine's, behind these answers
+    serving: dict[str, Any] = {}  # engine_starts and engine_swaps in this process so far, load_time_s of the checkpoint
     stand_ins: list[str] = []  # data files that differ from upstream, for training and for this test
     samples_sha256: str | None = None
 

@@ -48,11 +48,13 @@ class Engine(Protocol):
     """One model at a time, behind one lm_eval LM.
 
     name, dtype: as in the cell's record. engine_starts: how often a model runtime was built from nothing.
+    engine_swaps: how often other weights were put into a live one.
     """
 
     name: str
     dtype: str
     engine_starts: int
+    engine_swaps: int
 
     @property
     def lm(self) -> EngineLM:

@@ -1,7 +1,7 @@
-"""One checkpoint on one task: lm-eval's evaluator runs the task, its samples become the rows that a cell keeps.
+"""One checkpoint on its tasks: lm-eval's evaluator runs them, its samples become the rows that cells keep.
 
-    result = evaluate_task(engine, tasks["boolq"], eval_config=EvalConfig(limit=20), prompt=prompt, data_root=None)
-    result.exact_match["robust"]        # percent
+    results = evaluate_tasks(engine.lm, tasks, Asking(EvalConfig(limit=20), PromptConfig()))
+    results["boolq"].exact_match["robust"]        # percent
 
 Our tasks are scored under the filters robust, strict and legacy, and the commonsense eight by `option_rank` too. A
 user's own task keeps its own filters' names; one that ranks options is scored under the name `acc`.
@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from infosteer_bench.errors import UserError
+from infosteer_bench.errors import CellFailure, UserError
+from infosteer_bench.evaluation.answers import AnswerStore
 from infosteer_bench.evaluation.engine import Engine, Generation
 from infosteer_bench.grid import EvalConfig, PromptConfig
 from infosteer_bench.records import canonical_json
 from infosteer_bench.tasks.catalog import TaskInfo, build_task
+
+if TYPE_CHECKING:
+    from infosteer_bench.evaluation.lm import EngineLM
 
 SCORES = ("exact_match", "acc")
 """Per-item metrics that say right or wrong, preferred first."""
@@ -35,7 +38,8 @@ class TaskResult:
     """rows: one per item, keys of records.ITEM_COLUMNS. Shares are percents over the n_items evaluated.
 
     unparsed, truncated: for generated answers only, else {} and None. option_rank: None without options to rank.
-    n_total: items of the whole task. time_s: of answering and scoring, without building the task.
+    n_total: items of the whole task. time_s: the engine's time behind the answers, those of earlier runs included; a
+    batch's time goes to its answers in equal parts.
     """
 
     rows: list[dict[str, Any]]
@@ -49,6 +53,16 @@ class TaskResult:
     time_s: float
 
 
+@dataclass(frozen=True)
+class Asking:
+    """How tasks are asked. data_root: None for upstream. include_path: where the user's own tasks come from."""
+
+    eval_config: EvalConfig
+    prompt: PromptConfig
+    data_root: Path | None = None
+    include_path: Path | None = None
+
+
 def evaluate_task(
     engine: Engine,
     info: TaskInfo,
@@ -60,49 +74,121 @@ def evaluate_task(
     on_progress: Callable[[int, int], None] | None = None,
     built: dict[str, Any] | None = None,
 ) -> TaskResult:
-    """Let the engine's model answer a task, and score it.
+    """`evaluate_tasks` of one task. Raises what keeps it from a result."""
+    asking = Asking(eval_config, prompt, data_root, include_path)
+    result = evaluate_tasks(engine.lm, {info.name: info}, asking, on_progress=on_progress, built=built)[info.name]
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def evaluate_tasks(
+    lm: EngineLM,
+    infos: Mapping[str, TaskInfo],
+    asking: Asking,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    built: dict[str, Any] | None = None,
+) -> dict[str, TaskResult | Exception]:
+    """Let a model answer tasks, all of them as one queue, and score each: its result, or what keeps it from one.
 
     on_progress: called with (done, total); first over the items to answer, then, for tasks that rank options, over the
     likelihoods. built: where tasks of ours are kept for the next checkpoint, which is asked the same; one such dict per
-    eval_config, prompt, data_root and include_path.
-    Raises UserError for a task whose data cannot be had or that has no score of right or wrong,
-    CellFailure if the engine gives up.
+    `asking`.
+    A task's UserError: its data cannot be had, or it has no score of right or wrong. Raises CellFailure if the engine
+    gives up; what it had answered by then is in `lm.answers`.
     """
-    from lm_eval.evaluator import evaluate
-
     from infosteer_bench.evaluation.quiet import quiet
 
-    lm = engine.lm
-    chat = prompt.template == "chat"
+    chat = asking.prompt.template == "chat"
     if chat and not lm.tokenizer.chat_template:
         raise UserError("prompt.template=chat needs a model with a chat template", allowed="plain, alpaca")
-    with quiet():
-        task: Any = (built or {}).get(info.name)
-        if task is None:
-            task = build_task(
-                info, prompt=prompt, data_root=data_root, include_path=include_path, tokenizer=lm.tokenizer
-            )
-        # A chat template is the tokenizer's, and a user's own task may remember what it likes.
-        if built is not None and info.kind != "other" and not chat:
-            built[info.name] = task
-        _prepare(task, info, eval_config)
-        lm.on_progress = on_progress
-        started = time.perf_counter()
+    tasks: dict[str, Any] = {}
+    outcome: dict[str, TaskResult | Exception] = dict.fromkeys(infos, CellFailure("not evaluated"))
+    before = lm.on_progress
+    lm.on_progress = on_progress
+    try:
+        with quiet():
+            for name, info in infos.items():
+                try:
+                    tasks[name] = _built(info, asking, lm, {} if built is None else built)
+                except Exception as error:  # the other tasks go on
+                    outcome[name] = error
+            for queue in _queues(list(tasks), infos, chat=chat):
+                outcome |= _evaluate(lm, {name: tasks[name] for name in queue}, infos, asking)
+    finally:
+        lm.on_progress = before
+    return {name: outcome[name] for name in infos}
+
+
+def _queues(names: list[str], infos: Mapping[str, TaskInfo], *, chat: bool) -> list[list[str]]:
+    """Which tasks go together: lm-eval applies a chat template to all or to none, and ours render theirs themselves."""
+    rendered = [name for name in names if not _templated(infos[name], chat=chat)]
+    return [queue for queue in (rendered, [name for name in names if name not in rendered]) if queue]
+
+
+def _templated(info: TaskInfo, *, chat: bool) -> bool:
+    """Whether lm-eval is to apply the chat template; our own tasks render it themselves, as training does."""
+    return chat and info.kind == "other"
+
+
+def _built(info: TaskInfo, asking: Asking, lm: EngineLM, built: dict[str, Any]) -> Any:
+    task: Any = built.get(info.name)
+    if task is None:
+        task = build_task(
+            info,
+            prompt=asking.prompt,
+            data_root=asking.data_root,
+            include_path=asking.include_path,
+            tokenizer=lm.tokenizer,
+        )
+    # A chat template is the tokenizer's, and a user's own task may remember what it likes.
+    if info.kind != "other" and asking.prompt.template != "chat":
+        built[info.name] = task
+    _prepare(task, info, asking.eval_config)
+    return task
+
+
+def _evaluate(
+    lm: EngineLM, tasks: dict[str, Any], infos: Mapping[str, TaskInfo], asking: Asking
+) -> dict[str, TaskResult | Exception]:
+    """One queue. If it fails by a task's fault, each task by itself: what is answered is not asked again."""
+    from lm_eval.evaluator import evaluate
+
+    templated = any(_templated(infos[name], chat=asking.prompt.template == "chat") for name in tasks)
+    kept = lm.answers
+    lm.answers = AnswerStore() if kept is None else kept
+    before = dict(lm.engine_s)
+    try:
+        results: Any = evaluate(
+            lm,
+            {infos[name].lm_eval_name: task for name, task in tasks.items()},
+            limit=asking.eval_config.limit,
+            bootstrap_iters=0,
+            log_samples=True,
+            apply_chat_template=templated,
+        )
+    except CellFailure:
+        raise
+    except Exception as error:
+        if len(tasks) == 1:
+            return dict.fromkeys(tasks, error)
+        outcome: dict[str, TaskResult | Exception] = {}
+        for name, task in tasks.items():
+            outcome |= _evaluate(lm, {name: task}, infos, asking)
+        return outcome
+    finally:
+        lm.answers = kept
+    outcome = {}
+    for name, task in tasks.items():
+        own = infos[name].lm_eval_name
         try:
-            results: Any = evaluate(
-                lm,
-                {info.lm_eval_name: task},
-                limit=eval_config.limit,
-                bootstrap_iters=0,
-                log_samples=True,
-                # Our own tasks render the template themselves, as training does.
-                apply_chat_template=chat and info.kind == "other",
-            )
-        finally:
-            lm.on_progress = None
-        time_s = time.perf_counter() - started
-    rows = _rows(results["samples"][info.lm_eval_name], task, info)
-    return _summary(rows, n_total=len(task.eval_docs), time_s=time_s)
+            rows = _rows(results["samples"][own], task, infos[name])
+            time_s = lm.engine_s[own] - before.get(own, 0.0)
+            outcome[name] = _summary(rows, n_total=len(task.eval_docs), time_s=time_s)
+        except Exception as error:  # the other tasks go on
+            outcome[name] = error
+    return outcome
 
 
 def _prepare(task: Any, info: TaskInfo, eval_config: EvalConfig) -> None:

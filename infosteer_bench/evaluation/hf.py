@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,8 +19,9 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from infosteer_bench.errors import CellFailure
+from infosteer_bench.evaluation.answers import Score
 from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation
-from infosteer_bench.evaluation.lm import EngineLM, end_token_ids, window
+from infosteer_bench.evaluation.lm import Ask, EngineLM, Pair, end_token_ids, window
 from infosteer_bench.evaluation.quiet import quiet
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.methods import METHODS
@@ -47,7 +48,7 @@ class HFEngine:
         self.eval_config = eval_config
         self.dtype: str = eval_config.dtype
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.engine_starts = 0
+        self.engine_starts = self.engine_swaps = 0
         self._lm: HFLM | None = None
         self._loaded: tuple[Path, str, str] | None = None
         self._steering = ExitStack()
@@ -100,28 +101,34 @@ class HFLM(EngineLM):
         )
 
     @torch.inference_mode()
-    def generate_ids(
-        self, prompts: list[list[int]], *, stops: list[str], stop_ids: list[int], max_new_tokens: int
-    ) -> list[Generation]:
-        """See `EngineLM.generate_ids`."""
-        # A fresh configuration: the checkpoint's own may hold sampling settings or a repetition penalty.
-        config = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=stop_ids or None,
-            pad_token_id=self._pad_id,
-            use_cache=True,
-        )
-        # generate() fills what is unset from the model's own configuration, so that is exchanged too.
-        self.model.generation_config = config  # type: ignore[assignment]
+    def generate_ids(self, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Generation]]]:
+        """See `EngineLM.generate_ids`; what ends alike goes together."""
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for place, ask in enumerate(asks):
+            alike.setdefault(ask[1:], []).append(place)
+        for (stops, stop_ids, max_new_tokens), places in alike.items():
+            # A fresh configuration: the checkpoint's own may hold sampling settings or a repetition penalty.
+            config = GenerationConfig(
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=list(stop_ids) or None,
+                pad_token_id=self._pad_id,
+                use_cache=True,
+            )
+            # generate() fills what is unset from the model's own configuration, so that is exchanged too.
+            self.model.generation_config = config  # type: ignore[assignment]
 
-        def answer(batch: list[list[int]]) -> list[Generation]:
-            return self._generate_batch(batch, stops=stops, stop_ids=stop_ids, config=config)
+            def answer(
+                batch: list[list[int]], stops: Any = stops, stop_ids: Any = stop_ids, config: Any = config
+            ) -> list[Generation]:
+                return self._generate_batch(batch, stops=stops, stop_ids=stop_ids, config=config)
 
-        return self._in_batches(prompts, lengths=[len(prompt) for prompt in prompts], run=answer)
+            prompts = [asks[place].ids for place in places]
+            for members, found in self._in_batches(prompts, lengths=list(map(len, prompts)), run=answer):
+                yield [(places[member], text) for member, text in zip(members, found, strict=True)]
 
     def _generate_batch(
-        self, prompts: list[list[int]], *, stops: list[str], stop_ids: list[int], config: GenerationConfig
+        self, prompts: list[list[int]], *, stops: Sequence[str], stop_ids: Sequence[int], config: GenerationConfig
     ) -> list[Generation]:
         ids, mask = self._left_padded(prompts)  # (B, P)
         seen = _StopStringSeen(self, stops, prompt_length=ids.shape[1], rows=len(prompts))
@@ -140,23 +147,22 @@ class HFLM(EngineLM):
         ]
 
     @torch.inference_mode()
-    def score_ids(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+    def score_ids(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[int, Score]]]:
         """See `EngineLM.score_ids`. Pairs that differ in their last token only (most answer options) share a row."""
         shared: dict[tuple[int, ...], list[int]] = {}
         for index, (context, continuation) in enumerate(pairs):
             shared.setdefault((*context, *continuation[:-1]), []).append(index)
         inputs = list(shared)
 
-        def score(batch: list[tuple[int, ...]]) -> list[list[tuple[int, tuple[float, bool]]]]:
+        def score(batch: list[tuple[int, ...]]) -> list[list[tuple[int, Score]]]:
             return self._score_batch(batch, [[(i, pairs[i][1]) for i in shared[row]] for row in batch])
 
-        scored = self._in_batches(inputs, lengths=[len(row) for row in inputs], run=score)
-        flat = dict(item for row in scored for item in row)
-        return [flat[index] for index in range(len(pairs))]
+        for _, found in self._in_batches(inputs, lengths=list(map(len, inputs)), run=score):
+            yield [item for row in found for item in row]
 
     def _score_batch(
         self, inputs: Sequence[Sequence[int]], wanted: list[list[tuple[int, list[int]]]]
-    ) -> list[list[tuple[int, tuple[float, bool]]]]:
+    ) -> list[list[tuple[int, Score]]]:
         ids, mask = self._left_padded(inputs)
         keep = max(len(continuation) for row in wanted for _, continuation in row)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -171,7 +177,7 @@ class HFLM(EngineLM):
                 there = log_probs[row, -len(continuation) :]
                 target = torch.tensor(continuation, device=there.device)
                 total = there.gather(1, target[:, None]).sum().item()
-                scores.append((index, (total, bool((there.argmax(-1) == target).all()))))
+                scores.append((index, Score(total, bool((there.argmax(-1) == target).all()))))
             results.append(scores)
         return results
 
@@ -182,16 +188,16 @@ class HFLM(EngineLM):
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         return ids.to(self.model.device), mask.to(self.model.device)
 
-    def _in_batches(self, items: list[Any], *, lengths: list[int], run: Callable[[list[Any]], list[T]]) -> list[T]:
-        """`run` over batches of similar length, longest first; results in the order of `items`.
+    def _in_batches(
+        self, items: list[Any], *, lengths: list[int], run: Callable[[list[Any]], list[T]]
+    ) -> Iterator[tuple[list[int], list[T]]]:
+        """`run` over batches of similar length, longest first: places in `items`, and what `run` gave for them.
 
         Out of GPU memory halves the batch size, for good. Raises CellFailure if one row alone does not fit.
         """
         order = sorted(range(len(items)), key=lambda i: -lengths[i])
-        results: dict[int, T] = {}
-        start = 0
-        while start < len(order):
-            members = order[start : start + self._batch_size]
+        while order:
+            members = order[: self._batch_size]
             try:
                 found = run([items[i] for i in members])
             except torch.OutOfMemoryError as error:
@@ -204,10 +210,8 @@ class HFLM(EngineLM):
                 gc.collect()
                 torch.cuda.empty_cache()
                 continue
-            results.update(zip(members, found, strict=True))
-            start += len(members)
-            self.report(start, len(order))
-        return [results[i] for i in range(len(items))]
+            del order[: len(members)]
+            yield members, found
 
 
 class _StopStringSeen(StoppingCriteria):
@@ -216,7 +220,7 @@ class _StopStringSeen(StoppingCriteria):
     lengths: new tokens of each row when that happened, None where it has not.
     """
 
-    def __init__(self, lm: EngineLM, stops: list[str], *, prompt_length: int, rows: int) -> None:
+    def __init__(self, lm: EngineLM, stops: Sequence[str], *, prompt_length: int, rows: int) -> None:
         self.lm, self.stops, self.prompt_length = lm, stops, prompt_length
         self.lengths: list[int | None] = [None] * rows
         # A token holds a byte at least, so this many newest tokens always hold a stop string that just ended.

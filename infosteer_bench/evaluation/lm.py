@@ -1,4 +1,6 @@
-"""The lm_eval LM that both engines share: encoding, stop strings, request handling. An engine adds two primitives.
+"""The lm_eval LM that both engines share: encoding, stop strings, what is asked and what is known already.
+
+lm-eval hands over the requests of all tasks of a kind at once, so they are one queue. An engine adds two primitives.
 
 Legend: a prompt is its token ids, with exactly one BOS where the tokenizer adds one (`data.render.encode`, the function
 that training uses too). Continuations are tokenised apart from their context and joined, as in training.
@@ -7,10 +9,13 @@ that training uses too). Continuations are tokenised apart from their context an
 from __future__ import annotations
 
 import logging
+import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from lm_eval import utils
@@ -18,6 +23,7 @@ from lm_eval.api.model import TemplateLM
 
 from infosteer_bench.data.render import encode_batch
 from infosteer_bench.errors import UserError
+from infosteer_bench.evaluation.answers import Answer, AnswerStore, Score, request_key
 from infosteer_bench.evaluation.engine import Generation
 from infosteer_bench.grid import EvalConfig
 
@@ -29,6 +35,17 @@ log = logging.getLogger(__name__)
 
 TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 OnProgress = Callable[[int, int], None]
+Pair = tuple[list[int], list[int]]
+"""Token ids of a context and of its continuation."""
+
+
+class Ask(NamedTuple):
+    """One answer to write: the prompt's token ids, and what ends it."""
+
+    ids: list[int]
+    stops: tuple[str, ...]
+    stop_ids: tuple[int, ...]
+    max_new_tokens: int
 
 
 class EngineLM(TemplateLM):
@@ -36,7 +53,8 @@ class EngineLM(TemplateLM):
 
     max_length: tokens of prompt and answer together. eos_ids: every token that ends an answer.
     on_progress: called with (done, total) requests of the running kind. n_cut_prompts: prompts that had to lose tokens
-    on the left to fit the window.
+    on the left to fit the window. answers: where answers are looked up before anything is asked, and kept; None keeps
+    none. engine_s: the engine's seconds behind all answers given so far, by task.
     """
 
     def __init__(
@@ -49,51 +67,88 @@ class EngineLM(TemplateLM):
         self.eos_ids = tuple(eos_ids)
         self.on_progress: OnProgress | None = None
         self.n_cut_prompts = 0
-        self._heads: dict[str, list[int]] = {}  # ids of contexts and of continuations, while likelihoods are asked for
-        self._tails: dict[str, list[int]] = {}
+        self.answers: AnswerStore | None = None
+        self.engine_s: defaultdict[str, float] = defaultdict(float)
 
-    # --- what an engine implements
-
-    @abstractmethod
-    def generate_ids(
-        self, prompts: list[list[int]], *, stops: list[str], stop_ids: list[int], max_new_tokens: int
-    ) -> list[Generation]:
-        """Greedy answers in the order of `prompts`; text is decoded without special tokens and cut at a stop string."""
+    # --- what an engine implements: batches of (place among what was asked, answer), as they finish
 
     @abstractmethod
-    def score_ids(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
-        """For each (context, continuation): log-probability in nats, and whether greedy decoding would write it."""
+    def generate_ids(self, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Generation]]]:
+        """Greedy answers; text is decoded without special tokens and cut at a stop string."""
+
+    @abstractmethod
+    def score_ids(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[int, Score]]]:
+        """For each (context, continuation) the continuation's score."""
 
     # --- what lm_eval calls
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Generation]:  # type: ignore[override]  # noqa: ARG002
         """Greedy answers. Raises UserError for a task that asks for sampling."""
-        answers: list[Generation | None] = [None] * len(requests)
-        groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
-        for index, request in enumerate(requests):
-            args: Any = request.args
-            groups.setdefault(self._settings(args[1]), []).append(index)
-        prompts = [ids for ids, _ in encode_batch(self.tokenizer, [request.args[0] for request in requests], None)]
-        for (stops, max_new_tokens), members in groups.items():
-            fitted = [self._fit(prompts[index] or [self.prefix_token_id], room=max_new_tokens) for index in members]
+        given: list[Any] = [request.args for request in requests]
+        endings = [self._settings(options) for _, options in given]
+        keys = [request_key("generate", args[0], ending) for args, ending in zip(given, endings, strict=True)]
+        store = self._store()
+        missing = {
+            key: (args[0], *ending) for key, args, ending in zip(keys, given, endings, strict=True) if key not in store
+        }
+        prompts = encode_batch(self.tokenizer, [text for text, _, _ in missing.values()], None) if missing else []
+        asks: list[Ask] = []
+        for (ids, _), (_, stops, max_new_tokens) in zip(prompts, missing.values(), strict=True):
             special, plain = self._split_stops(stops)
-            stop_ids = sorted({*self.eos_ids, *special})
-            found = self.generate_ids(fitted, stops=plain, stop_ids=stop_ids, max_new_tokens=max_new_tokens)
-            for index, answer in zip(members, found, strict=True):
-                answers[index] = answer
-        return [answer for answer in answers if answer is not None]
+            fitted = self._fit(ids or [self.prefix_token_id], room=max_new_tokens)
+            asks.append(Ask(fitted, tuple(plain), tuple(sorted({*self.eos_ids, *special})), max_new_tokens))
+        self._keep(store, list(missing), self.generate_ids(asks), total=len(set(keys)))
+        return [cast("Generation", answer) for answer in self._given(store, requests, keys)]
 
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
         """Log-probability of continuations after contexts, and whether greedy decoding would write them."""
+        given: list[Any] = [request.args for request in requests]
+        keys = [request_key("score", *args) for args in given]
+        store = self._store()
+        missing = {key: args for key, args in zip(keys, given, strict=True) if key not in store}
         # All texts are tokenised here, in two calls: options share their context, and items their options.
-        contexts, continuations = (list(dict.fromkeys(request.args[i] for request in requests)) for i in (0, 1))
-        self._heads = dict(zip(contexts, (ids for ids, _ in encode_batch(self.tokenizer, contexts, None)), strict=True))
+        contexts = list(dict.fromkeys(context for context, _ in missing.values()))
+        continuations = list(dict.fromkeys(continuation for _, continuation in missing.values()))
+        encoded = encode_batch(self.tokenizer, contexts, None) if contexts else []
+        heads = dict(zip(contexts, (ids for ids, _ in encoded), strict=True))
         tails = self.tokenizer(continuations, add_special_tokens=False)["input_ids"] if continuations else []
-        self._tails = dict(zip(continuations, map(list, tails), strict=True))
-        try:
-            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-        finally:
-            self._heads, self._tails = {}, {}
+        ends = dict(zip(continuations, map(list, tails), strict=True))
+        pairs: list[Pair] = []
+        for context, continuation in missing.values():
+            head, tail = heads[context] or [self.prefix_token_id], ends[continuation]
+            if not tail:
+                raise ValueError(f"continuation {continuation!r} of {context[-40:]!r} has no tokens")
+            pairs.append((self._fit(head, room=len(tail)), tail))
+        self._keep(store, list(missing), self.score_ids(pairs), total=len(set(keys)))
+        return [cast("Score", answer) for answer in self._given(store, requests, keys)]
+
+    def _store(self) -> AnswerStore:
+        return AnswerStore() if self.answers is None else self.answers
+
+    def _keep(self, store: AnswerStore, keys: list[str], batches: Any, *, total: int) -> None:
+        """Take the engine's answers to the requests `keys` as they come; its time goes to them in equal parts."""
+        done = total - len(keys)
+        if done:  # known already
+            self.report(done, total)
+        with store.flushed(), closing(batches):
+            before = time.monotonic()
+            for batch in batches:
+                now = time.monotonic()
+                for place, answer in batch:
+                    store.add(keys[place], answer, seconds=(now - before) / len(batch))
+                before, done = now, done + len(batch)
+                self.report(done, total)
+
+    def _given(self, store: AnswerStore, requests: list[Instance], keys: list[str]) -> Iterator[Answer]:
+        """The answers in order. A task's time is that of its different requests; shared ones count for each task."""
+        counted: set[tuple[str, str]] = set()
+        for request, key in zip(requests, keys, strict=True):
+            answer, seconds = store[key]
+            task = request.task_name or ""
+            if (task, key) not in counted:
+                self.engine_s[task] += seconds
+            counted.add((task, key))
+            yield answer
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
         """Log-probability of whole texts, in disjoint windows where they do not fit."""
@@ -105,28 +160,13 @@ class EngineLM(TemplateLM):
                 max_seq_len=self.max_length - 1,
                 context_len=1,
             )
-            totals.append(sum(score for score, _ in self.score_ids([utils.make_disjoint_window(w) for w in windows])))
+            parts = self.score_ids([utils.make_disjoint_window(window) for window in windows])
+            totals.append(sum(score.log_probability for batch in parts for _, score in batch))
         return totals
 
-    def _loglikelihood_tokens(
-        self,
-        requests: list[tuple[tuple[str, str], list[int], list[int]]],
-        **kwargs: Any,  # noqa: ARG002
-    ) -> list[tuple[float, bool]]:
-        pairs = []
-        for (context, continuation), context_ids, continuation_ids in requests:
-            if not continuation_ids:
-                raise ValueError(f"continuation {continuation!r} of {context[-40:]!r} has no tokens")
-            pairs.append((self._fit(context_ids, room=len(continuation_ids)), continuation_ids))
-        return self.score_ids(pairs)
-
-    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Context as a prompt is encoded, continuation apart; lm-eval would move blanks from one to the other."""
-        head, tail = self._heads.get(context), self._tails.get(continuation)
-        return (
-            self.tok_encode(context) if head is None else head,
-            self.tok_encode(continuation, add_special_tokens=False) if tail is None else tail,
-        )
+    def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
+        """Not reached: `loglikelihood` does it all."""
+        raise NotImplementedError
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:  # noqa: ARG002
         """Token ids: as a prompt (with its BOS), or of the bare text where add_special_tokens is False."""

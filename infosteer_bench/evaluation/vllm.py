@@ -16,9 +16,7 @@ import json
 import logging
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +24,9 @@ import psutil
 
 from infosteer_bench.device import has_cuda
 from infosteer_bench.errors import CellFailure
+from infosteer_bench.evaluation.answers import CHUNK, Score
 from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation, refuse_runtime
-from infosteer_bench.evaluation.lm import EngineLM, OnProgress, end_token_ids, window
+from infosteer_bench.evaluation.lm import Ask, EngineLM, Pair, end_token_ids, window
 from infosteer_bench.evaluation.quiet import debug, quiet
 from infosteer_bench.evaluation.vllm_process import descendants, end, engine_environment, first_line, last_error
 from infosteer_bench.evaluation.vllm_weights import expected_digests
@@ -53,7 +52,7 @@ class VLLMEngine:
     def __init__(self, eval_config: EvalConfig) -> None:
         self.eval_config = eval_config
         self.dtype: str = eval_config.dtype
-        self.engine_starts = 0
+        self.engine_starts = self.engine_swaps = 0
         self._llm: Any = None
         self._shape: str | None = None  # what can be swapped in: shape digest, and whether graphs are off
         self._lm: VLLMLM | None = None
@@ -121,6 +120,7 @@ class VLLMEngine:
             self._llm.collective_rpc("refresh_tied_head")
             # Cached keys and values of prompt prefixes belong to the old weights.
             self._llm.reset_prefix_cache()
+            self.engine_swaps += 1
             return self._wrong_weights(checkpoint)
         except CellFailure:
             raise
@@ -206,50 +206,92 @@ class VLLMLM(EngineLM):
     ) -> None:
         super().__init__(tokenizer, **kwargs)
         self.llm, self.on_failure, self.steered = llm, on_failure, steered
+        self._streams = 0
 
-    def generate_ids(
-        self, prompts: list[list[int]], *, stops: list[str], stop_ids: list[int], max_new_tokens: int
-    ) -> list[Generation]:
+    def generate_ids(self, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Generation]]]:
         """See `EngineLM.generate_ids`."""
         from vllm import SamplingParams
 
-        settings = SamplingParams(
-            temperature=0.0, max_tokens=max_new_tokens, stop=stops or None, stop_token_ids=stop_ids or None
-        )
-        outputs = self._run(prompts, settings)
-        return [self.finish(list(output.outputs[0].token_ids), stops=stops, stop_ids=stop_ids) for output in outputs]
+        requests = [
+            (
+                ask.ids,
+                SamplingParams(
+                    temperature=0.0,
+                    max_tokens=ask.max_new_tokens,
+                    stop=list(ask.stops) or None,
+                    stop_token_ids=list(ask.stop_ids) or None,
+                ),
+            )
+            for ask in asks
+        ]
+        for batch in self._run(requests):
+            yield [
+                (
+                    place,
+                    self.finish(list(out.outputs[0].token_ids), stops=asks[place].stops, stop_ids=asks[place].stop_ids),
+                )
+                for place, out in batch
+            ]
 
-    def score_ids(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+    def score_ids(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[int, Score]]]:
         """See `EngineLM.score_ids`; the logprobs of the prompt's own tokens, from one prefill each."""
         from vllm import SamplingParams
 
         settings = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, detokenize=False)
-        outputs = self._run([context + continuation for context, continuation in pairs], settings)
-        scores = []
-        for (context, continuation), output in zip(pairs, outputs, strict=True):
-            there = output.prompt_logprobs[len(context) :]
-            found = [entry[token] for entry, token in zip(there, continuation, strict=True)]
-            scores.append((sum(item.logprob for item in found), all(item.rank == 1 for item in found)))
-        return scores
+        for batch in self._run([(context + continuation, settings) for context, continuation in pairs]):
+            yield [(place, _score(*pairs[place], output)) for place, output in batch]
 
-    def _run(self, prompts: list[list[int]], settings: Any) -> list[Any]:
-        bar: Any = partial(_ReportingBar, self.report) if self.on_progress is not None else False
+    def _run(self, requests: list[tuple[list[int], Any]]) -> Iterator[list[tuple[int, Any]]]:
+        """Finished outputs with their places among `requests`, as they finish; the longest prompts go first.
+
+        Answers of a steered model are held back, a chunk at a time, until its hooks are known to have run.
+        """
+        order = sorted(range(len(requests)), key=lambda place: -len(requests[place][0]))
+        if not self.steered:
+            yield from self._stream(order, requests)
+            return
+        for start in range(0, len(order), CHUNK):
+            before = self._hook_runs()
+            held = [item for batch in self._stream(order[start : start + CHUNK], requests) for item in batch]
+            if self._hook_runs() <= before:
+                self.on_failure()
+                raise CellFailure("vllm answered without running the method's hooks; nothing of it is kept")
+            yield held
+
+    def _stream(self, order: list[int], requests: list[tuple[list[int], Any]]) -> Iterator[list[tuple[int, Any]]]:
+        """As `LLM.generate` does it, but what is finished does not wait for what is not."""
+        from vllm.sampling_params import RequestOutputKind
+
+        engine, whole = self.llm.llm_engine, False
+        self._streams += 1
+        places = {f"{self._streams}-{place}": place for place in order}  # never an id of an earlier, broken-off stream
         try:
-            with quiet():
-                before = self._hook_runs()
-                outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], settings, use_tqdm=bar)
-                after = self._hook_runs()
+            for name, place in places.items():
+                ids, settings = requests[place]
+                settings.output_kind = RequestOutputKind.FINAL_ONLY
+                engine.add_request(name, {"prompt_token_ids": ids}, settings)
+            while engine.has_unfinished_requests():
+                finished = [(places.pop(output.request_id), output) for output in engine.step() if output.finished]
+                if finished:
+                    yield finished
+            whole = True
         except Exception as error:
-            self.on_failure()
             raise CellFailure(f"vllm failed while answering: {type(error).__name__}: {first_line(error)}") from error
-        if self.steered and prompts and after <= before:
-            self.on_failure()
-            raise CellFailure("vllm answered without running the method's hooks; nothing of it is kept")
-        return outputs
+        finally:
+            if not whole:  # also where whoever takes the answers failed: the engine still holds the rest
+                self.on_failure()
+        if places:
+            raise CellFailure(f"vllm left {len(places)} of {len(order)} requests without an answer")
 
     def _hook_runs(self) -> int:
         """How often hooks of a method that steers while answering have run; 0 without one."""
         return (self.llm.collective_rpc("steering_invocations")[0] or 0) if self.steered else 0
+
+
+def _score(context: list[int], continuation: list[int], output: Any) -> Score:
+    there = output.prompt_logprobs[len(context) :]
+    found = [entry[token] for entry, token in zip(there, continuation, strict=True)]
+    return Score(sum(item.logprob for item in found), all(item.rank == 1 for item in found))
 
 
 def cpu_cache_bytes(available: int) -> int:
@@ -273,33 +315,3 @@ def _config(checkpoint: Path) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(str(checkpoint))
-
-
-class _ReportingBar:
-    """Has what vLLM uses of tqdm, draws nothing, and reports finished requests."""
-
-    def __init__(self, report: OnProgress, iterable: Any = None, *, total: int | None = None, **_: Any) -> None:
-        self._report, self._iterable, self._total = report, iterable, total
-        self._started = time.monotonic()
-        self.n = 0
-        self.postfix = ""
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._iterable)
-
-    @property
-    def format_dict(self) -> dict[str, float]:
-        """vLLM divides by the elapsed seconds."""
-        return {"elapsed": max(time.monotonic() - self._started, 1e-6)}
-
-    def update(self, n: int = 1) -> None:
-        """`n` more requests are done."""
-        self.n += n
-        if self._iterable is None and self._total:
-            self._report(self.n, self._total)
-
-    def refresh(self) -> None:
-        """Nothing is drawn."""
-
-    def close(self) -> None:
-        """Nothing is drawn."""

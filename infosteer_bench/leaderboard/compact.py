@@ -147,7 +147,8 @@ def text_files(board: BoardRecords) -> dict[str, str]:
 
 
 def _line(record: Record) -> str:
-    data = record.model_dump(mode="json")
+    # only what was read: a field that is younger than the board leaves its bytes alone
+    data = record.model_dump(mode="json", exclude_unset=True)
     return canonical_json({**data, "content_digest": digest(data)}) + "\n"
 
 

@@ -32,6 +32,7 @@ from infosteer_bench.runs.plan import Plan, PlannedCheckpoint, cell_identity, ce
 if TYPE_CHECKING:
     from infosteer_bench.data.mixes import TokenizedMix
     from infosteer_bench.evaluation.engine import Engine
+    from infosteer_bench.evaluation.evaluate import TaskResult
     from infosteer_bench.runs.inputs import Places
     from infosteer_bench.runs.progress import Progress
 
@@ -47,6 +48,7 @@ class Worker:
         self._engine: Engine | None = None
         self._mix: tuple[tuple[str, str], TokenizedMix] | None = None
         self._built: dict[str, Any] = {}
+        self._load_s = 0.0
 
     def weights_dir(self, planned: PlannedCheckpoint) -> Path:
         """Where the checkpoint's weights lie; the model's own folder for `base`."""
@@ -175,45 +177,87 @@ class Worker:
         return self._mix[1]
 
     def cells(self, planned: PlannedCheckpoint, record: CheckpointRecord, tasks: list[str]) -> Iterator[CellRecord]:
-        """Answer `tasks` with this checkpoint, one recorded cell after the other."""
-        for place, task in enumerate(tasks):
+        """Answer `tasks` with this checkpoint as one queue, then record a cell for each."""
+        outcome = self._outcome(planned, record, tasks)
+        for task in tasks:
+            yield self._answered(planned, record, task, outcome[task])
+
+    def _outcome(
+        self, planned: PlannedCheckpoint, record: CheckpointRecord, tasks: list[str]
+    ) -> dict[str, TaskResult | Exception]:
+        """Each task's result, or what kept it from one.
+
+        An engine that fails on the way is asked again for what is missing, anew if it died. If it fails again, each
+        task is asked by itself, so that what cannot be answered costs its own cell only.
+        """
+        outcome: dict[str, TaskResult | Exception] = {}
+        for attempt, queue in enumerate([tasks, tasks, *([task] for task in tasks)]):
+            left = [task for task in queue if task not in outcome]
+            if not left:
+                continue
             try:
-                engine = self._loaded_engine(planned, record)  # loads once; anew after an engine died in a task
+                engine = self._loaded_engine(planned, record)
+            except Exception as error:  # no other task would fare better; the other checkpoints go on
+                return dict.fromkeys(tasks, error) | outcome
+            try:
+                outcome |= self._answers(engine, planned, left)
+            except CellFailure as error:
+                if attempt > 1:
+                    outcome[left[0]] = error
+                else:
+                    self.progress.line(f"{planned.label}: {error}; asking for what is missing", always=True)
             except Exception as error:
-                reason = self._failure(planned.key, error)
-                for left in tasks[place:]:
-                    yield self._cell(planned, record, left, status="failed", error=reason)
-                return
-            self.progress.activity(f"{planned.label}: {task}")
-            yield self._evaluate(engine, planned, record, task)
+                return dict.fromkeys(tasks, error) | outcome
+        return outcome
 
     def _loaded_engine(self, planned: PlannedCheckpoint, record: CheckpointRecord) -> Engine:
+        from infosteer_bench.data.render import RENDERER_VERSION
+        from infosteer_bench.evaluation.answers import AnswerStore, Asked, answers_path
         from infosteer_bench.evaluation.engine import make_engine
 
         assert record.weight_digest is not None
         self.progress.activity(f"loading {planned.label}")
         if self._engine is None:
             self._engine = make_engine(self.plan.inputs.engine, eval_config=self.plan.grid.eval)
-        self._engine.load(self.weights_dir(planned), weight_digest=record.weight_digest, runtime=record.runtime)
-        return self._engine
+        engine, started = self._engine, time.perf_counter()
+        engine.load(self.weights_dir(planned), weight_digest=record.weight_digest, runtime=record.runtime)
+        self._load_s = time.perf_counter() - started
+        asked = Asked(
+            weights=record.weight_digest,
+            tokenizer=planned.model.tokenizer_digest,
+            renderer=RENDERER_VERSION,
+            engine=engine.name,
+            dtype=engine.dtype,
+            window=engine.lm.max_length,
+            runtime=record.runtime,
+        )
+        path = answers_path(self.run_dir, planned.key, asked)
+        if engine.lm.answers is None or engine.lm.answers.path != path:
+            engine.lm.answers = AnswerStore(path, asked=asked)
+        return engine
 
-    def _evaluate(self, engine: Engine, planned: PlannedCheckpoint, record: CheckpointRecord, task: str) -> CellRecord:
-        from infosteer_bench.evaluation.evaluate import evaluate_task
+    def _answers(
+        self, engine: Engine, planned: PlannedCheckpoint, tasks: list[str]
+    ) -> dict[str, TaskResult | Exception]:
+        from infosteer_bench.evaluation.evaluate import Asking, evaluate_tasks
 
         grid = self.plan.grid
-        try:
-            result = evaluate_task(
-                engine,
-                self.plan.inputs.tasks[task],
-                eval_config=grid.eval,
-                prompt=grid.prompt,
-                data_root=self.places.data_root,
-                include_path=Path(grid.include_path) if grid.include_path else None,
-                on_progress=lambda done, total: self.progress.activity(f"{planned.label}: {task} {done}/{total}"),
-                built=self._built,
-            )
-        except Exception as error:  # the other cells go on
-            reason = self._failure(f"{planned.key}--{task}", error)
+        what = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
+        include = Path(grid.include_path) if grid.include_path else None
+        return evaluate_tasks(
+            engine.lm,
+            {task: self.plan.inputs.tasks[task] for task in tasks},
+            Asking(grid.eval, grid.prompt, self.places.data_root, include),
+            on_progress=lambda done, total: self.progress.activity(f"{planned.label}: {what} {done}/{total}"),
+            built=self._built,
+        )
+
+    def _answered(
+        self, planned: PlannedCheckpoint, record: CheckpointRecord, task: str, result: TaskResult | Exception
+    ) -> CellRecord:
+        """Record what became of one task."""
+        if isinstance(result, Exception):
+            reason = self._failure(f"{planned.key}--{task}", result)
             return self._cell(planned, record, task, status="failed", error=reason)
         key = cell_key(planned, task, cell_identity(self.plan, planned, task, record.weight_digest or ""))
         sha256 = write_items(samples_path(self.run_dir, key), result.rows)
@@ -253,10 +297,20 @@ class Worker:
             dtype=self.plan.grid.eval.dtype,
             limit=self.plan.grid.eval.limit,
             stand_ins=stand_ins(self.plan, planned, task),
+            serving=self._serving(),
             **fields,
         )
         cell.save(self.run_dir)
         return cell
+
+    def _serving(self) -> dict[str, Any]:
+        if self._engine is None:
+            return {}
+        return {
+            "engine_starts": self._engine.engine_starts,
+            "engine_swaps": self._engine.engine_swaps,
+            "load_time_s": round(self._load_s, 3),
+        }
 
     def _failure(self, name: str, error: Exception) -> str:
         """Keep the whole story in a log; return one line that names it."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,7 +19,7 @@ from tiny import build_tiny
 
 from infosteer_bench.errors import CellFailure, UserError
 from infosteer_bench.evaluation import vllm as vllm_module
-from infosteer_bench.evaluation.vllm import VLLMEngine, _ReportingBar, _shape_digest, cpu_cache_bytes
+from infosteer_bench.evaluation.vllm import VLLMEngine, _shape_digest, cpu_cache_bytes
 from infosteer_bench.evaluation.vllm_weights import expected_digests
 from infosteer_bench.evaluation.vllm_worker import COLUMNS, WeightProbe, spread, tensor_digest
 from infosteer_bench.grid import EvalConfig
@@ -170,13 +171,16 @@ def test_an_engine_that_died_is_started_anew(tmp_path: Path, monkeypatch: pytest
     engine.load(path, weight_digest="0", runtime=None)
 
     class Dead:
-        def generate(self, *_: Any, **__: Any) -> None:
+        llm_engine: Any
+
+        def add_request(self, *_: Any) -> None:
             raise RuntimeError("EngineCore encountered an issue")
 
     lm: Any = engine.lm
     lm.llm = Dead()
+    lm.llm.llm_engine = lm.llm
     with pytest.raises(CellFailure, match="vllm failed while answering: RuntimeError: EngineCore"):
-        lm._run([[1, 2]], None)
+        list(lm._run([([1, 2], SimpleNamespace())]))
     engine.load(path, weight_digest="0", runtime=None)
     assert len(starts) == 2
 
@@ -253,15 +257,3 @@ def test_options_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "kv_cache_memory_bytes" not in VLLMEngine(EvalConfig())._options(path, eager=True), (
         "the user's own choice counts"
     )
-
-
-def test_progress_through_vllms_bar() -> None:
-    seen: list[Any] = []
-    bar = _ReportingBar(lambda done, total: seen.append((done, total)), total=3, desc="Processed prompts")
-    bar.update(1)
-    bar.update(2)
-    bar.close()
-    assert seen == [(1, 3), (3, 3)]
-    assert bar.format_dict["elapsed"] > 0
-    assert list(_ReportingBar(lambda *_: seen.append("tokenising"), [1, 2], desc="Rendering")) == [1, 2]
-    assert len(seen) == 2

@@ -10,12 +10,17 @@ import pytest
 import torch
 
 from infosteer_bench.evaluation.hf import HFEngine
+from infosteer_bench.evaluation.lm import EngineLM
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.methods import METHODS
 from infosteer_bench.models.load import load_model
 from tests.gradients import _reference_edit
 
 PAIRS = [([5, 6, 7, 8], [9]), ([10, 11], [12])]
+
+
+def _scores(lm: EngineLM) -> list[Any]:
+    return [score for _, score in sorted(item for batch in lm.score_ids(PAIRS) for item in batch)]
 
 
 def runtime(**settings: object) -> dict | None:
@@ -30,11 +35,11 @@ def test_hf_engine_lifts_while_answering(tiny_models: dict[str, Path]) -> None:
     path = tiny_models["llama"]
     engine = HFEngine(EvalConfig(dtype="float32"))
     engine.load(path, weight_digest="a", runtime=None)
-    plain = engine.lm.score_ids(PAIRS)
+    plain = _scores(engine.lm)
     engine.load(path, weight_digest="a", runtime=runtime(fraction=0))
-    assert engine.lm.score_ids(PAIRS) == plain
+    assert _scores(engine.lm) == plain
     engine.load(path, weight_digest="a", runtime=runtime(fraction=0.05, alpha=2))
-    lifted = engine.lm.score_ids(PAIRS)
+    lifted = _scores(engine.lm)
     assert lifted != plain
 
     model = load_model(path, dtype="float32")

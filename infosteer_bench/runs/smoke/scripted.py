@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation
-from infosteer_bench.evaluation.lm import EngineLM
+from infosteer_bench.evaluation.lm import Ask, EngineLM, Pair
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
+    from infosteer_bench.evaluation.answers import Score
     from infosteer_bench.grid import EvalConfig
 
 
@@ -22,7 +23,7 @@ class ScriptedEngine:
     name, dtype = "scripted", "float32"
 
     def __init__(self, answers: Sequence[str], *, favoured: Sequence[str], cut: bool, eval_config: EvalConfig) -> None:
-        self.engine_starts = 0
+        self.engine_starts = self.engine_swaps = 0
         self._lm = _ScriptedLM(answers, favoured=favoured, cut=cut, eval_config=eval_config)
 
     @property
@@ -45,7 +46,7 @@ class ScriptedEngine:
 class _ScriptedLM(EngineLM):
     def __init__(self, answers: Sequence[str], *, favoured: Sequence[str], cut: bool, eval_config: EvalConfig) -> None:
         super().__init__(None, eval_config=eval_config, max_length=MAX_CONTEXT, eos_ids=())  # type: ignore[arg-type]
-        self.answers, self.favoured, self.cut = answers, favoured, cut
+        self.script, self.favoured, self.cut = answers, favoured, cut
         self.seen: dict[int, str] = {}
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Generation]:  # type: ignore[override]  # noqa: ARG002
@@ -55,7 +56,7 @@ class _ScriptedLM(EngineLM):
             place, context = _doc_id(request), str(request.args[0])
             self.seen[place] = context
             reason = "length" if self.cut else "stop"
-            found.append(Generation(self.answers[place], finish_reason=reason, n_tokens=1))
+            found.append(Generation(self.script[place], finish_reason=reason, n_tokens=1))
         return found
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:  # type: ignore[override]  # noqa: ARG002
@@ -64,11 +65,11 @@ class _ScriptedLM(EngineLM):
         given: list[Any] = [request.args for request in requests]
         return [(0.0 if args[1] == text else -1.0, False) for args, text in zip(given, wanted, strict=True)]
 
-    def generate_ids(self, prompts: list[list[int]], **_: Any) -> list[Generation]:  # type: ignore[override]
+    def generate_ids(self, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Generation]]]:
         """Never asked: there are no tokens."""
         raise NotImplementedError
 
-    def score_ids(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+    def score_ids(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[int, Score]]]:
         """Never asked: there are no tokens."""
         raise NotImplementedError
 

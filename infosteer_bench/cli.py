@@ -35,7 +35,13 @@ def build_parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train and evaluate a grid, then build its leaderboard; rerun to resume")
     _add_grid_options(run)
     run.add_argument("--dry-run", action="store_true", help="print what would be done, do nothing")
-    run.add_argument("--keep-weights", action="store_true", help="keep checkpoints after all their cells are done")
+    run.add_argument("--keep-checkpoints", action="store_true", help="keep them after all their cells are done")
+    run.add_argument(
+        "--max-checkpoints-on-disk",
+        type=_positive,
+        metavar="N",
+        help="train at most N, answer their tasks, drop them, go on; default: all of one model",
+    )
     run.add_argument(
         "--workers",
         type=_positive,
@@ -54,6 +60,16 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--include-path", type=Path, metavar="DIR", help="folder with further lm-eval task YAMLs")
     _add_run_options(evaluate)
     evaluate.set_defaults(handler="infosteer_bench.commands.run:eval_command")
+
+    rescore = commands.add_parser(
+        "rescore", help="score a run's stored answers again by the filters of today; no model"
+    )
+    rescore.add_argument("--runs", required=True, type=Path, metavar="DIR", help="a run's folder (runs/<grid>)")
+    rescore.add_argument("--data-root", type=Path, metavar="DIR", help="the data that the run used")
+    rescore.add_argument("--model-root", type=Path, metavar="DIR", help="where prompts need a model's chat template")
+    rescore.add_argument("--include-path", type=Path, metavar="DIR", help="folder with further lm-eval task YAMLs")
+    rescore.add_argument("--quiet", action="store_true", help="print what changed and the result only")
+    rescore.set_defaults(handler="infosteer_bench.commands.rescore:rescore_command")
 
     board = commands.add_parser("leaderboard", help="rebuild leaderboards from records alone")
     board.add_argument("--runs", type=Path, metavar="DIR", help="a run's folder (runs/<grid>)")

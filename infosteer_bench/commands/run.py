@@ -12,6 +12,7 @@ from infosteer_bench.device import has_cuda
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import Grid, MethodArm, load_grid
 from infosteer_bench.methods import register_file, select_methods
+from infosteer_bench.runs.storage import Storage
 
 if TYPE_CHECKING:
     from infosteer_bench.runs.inputs import Places
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
 def run_command(options: argparse.Namespace) -> int:
     """Train and evaluate what is not done yet, then build the leaderboard."""
+    if options.keep_checkpoints and options.max_checkpoints_on_disk:
+        raise UserError("--keep-checkpoints and --max-checkpoints-on-disk exclude one another", allowed="one of them")
     grid = _grid(options)
     run_dir = _run_dir(options, grid)
     plan, places = _plan(grid, options)
     if options.dry_run:
         return _dry_run(plan, run_dir)
-    return _run(plan, run_dir, places, options, keep_weights=options.keep_weights)
+    return _run(plan, run_dir, places, options, Storage(options.keep_checkpoints, options.max_checkpoints_on_disk))
 
 
 def train_command(options: argparse.Namespace) -> int:
@@ -55,7 +58,7 @@ def eval_command(options: argparse.Namespace) -> int:
     grid = grid.model_copy(update=update)
     run_dir = _run_dir(options, grid)
     plan, places = _plan(grid, options)
-    return _run(plan, run_dir, places, options, keep_weights=True)
+    return _run(plan, run_dir, places, options, Storage(keep=True))
 
 
 def _grid(options: argparse.Namespace) -> Grid:
@@ -182,12 +185,12 @@ def _dry_run(plan: Plan, run_dir: Path) -> int:
     return 0
 
 
-def _run(plan: Plan, run_dir: Path, places: Places, options: argparse.Namespace, *, keep_weights: bool) -> int:
+def _run(plan: Plan, run_dir: Path, places: Places, options: argparse.Namespace, storage: Storage) -> int:
     from infosteer_bench.leaderboard.publish import publish
     from infosteer_bench.runs.local import run
 
     outcome = run(
-        plan, run_dir, places, quiet=options.quiet, keep_weights=keep_weights, workers=getattr(options, "workers", None)
+        plan, run_dir, places, quiet=options.quiet, storage=storage, workers=getattr(options, "workers", None)
     )
     board = publish(run_dir, run_dir / "leaderboard") / "leaderboard.md" if outcome.done else "none, nothing is done"
     print(f"{outcome.done} of {plan.n_cells} cells done; leaderboard: {board}")

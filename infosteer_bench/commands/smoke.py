@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import Grid, MethodArm, load_grid
+from infosteer_bench.runs.storage import Storage
 
 if TYPE_CHECKING:
     from infosteer_bench.runs.inputs import Places
@@ -111,7 +112,7 @@ def _checks_of_run(plan: Plan, run_dir: Path, places: Places, probes: Probes, *,
     from infosteer_bench.runs.smoke import Problems, check, check_board, check_methods, check_tasks
 
     def whole_run(problems: Problems) -> str:
-        outcome = run(plan, run_dir, places, quiet=quiet, keep_weights=True, workers=1)
+        outcome = run(plan, run_dir, places, quiet=quiet, storage=Storage(keep=True), workers=1)
         for failure in outcome.failures:
             problems.add(failure)
         publish(run_dir, run_dir / "leaderboard")

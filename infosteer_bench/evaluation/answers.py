@@ -150,6 +150,11 @@ class AnswerStore:
                 self._known[key] = Stored(_answer(plain), seconds)
 
 
+def answered(run_dir: Path, checkpoint: str) -> bool:
+    """Whether there are any answers of a checkpoint."""
+    return next((run_dir / FOLDER).glob(f"{checkpoint}--*.jsonl"), None) is not None
+
+
 def stored_answers(run_dir: Path, checkpoint: str) -> Iterator[AnswerStore]:
     """Every file of answers of a checkpoint; `asked` says under which circumstances they were given."""
     for path in sorted((run_dir / FOLDER).glob(f"{checkpoint}--*.jsonl")):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SCORES = ("exact_match", "acc")
 """Per-item metrics that say right or wrong, preferred first."""
+_RECORDED = ("n_items", "n_total", "exact_match", "unparsed", "truncated", "option_rank", "generated_tokens")
 _INVALID = "[invalid]"
 """What lm-eval's regex filters give where nothing matched."""
 _FEWSHOT_SEED = 1234
@@ -51,6 +52,10 @@ class TaskResult:
     n_total: int
     generated_tokens: int
     time_s: float
+
+    def scores(self) -> dict[str, Any]:
+        """The fields of a cell's record that follow from the answers."""
+        return {**{name: getattr(self, name) for name in _RECORDED}, "time_s": round(self.time_s, 3)}
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ class EngineLM(TemplateLM):
         missing = {
             key: (args[0], *ending) for key, args, ending in zip(keys, given, endings, strict=True) if key not in store
         }
+        self.before_asking(len(missing), len(set(keys)))
         prompts = encode_batch(self.tokenizer, [text for text, _, _ in missing.values()], None) if missing else []
         asks: list[Ask] = []
         for (ids, _), (_, stops, max_new_tokens) in zip(prompts, missing.values(), strict=True):
@@ -106,6 +107,7 @@ class EngineLM(TemplateLM):
         keys = [request_key("score", *args) for args in given]
         store = self._store()
         missing = {key: args for key, args in zip(keys, given, strict=True) if key not in store}
+        self.before_asking(len(missing), len(set(keys)))
         # All texts are tokenised here, in two calls: options share their context, and items their options.
         contexts = list(dict.fromkeys(context for context, _ in missing.values()))
         continuations = list(dict.fromkeys(continuation for _, continuation in missing.values()))
@@ -121,6 +123,9 @@ class EngineLM(TemplateLM):
             pairs.append((self._fit(head, room=len(tail)), tail))
         self._keep(store, list(missing), self.score_ids(pairs), total=len(set(keys)))
         return [cast("Score", answer) for answer in self._given(store, requests, keys)]
+
+    def before_asking(self, missing: int, total: int) -> None:
+        """Called before `missing` of `total` requests go to the engine; may raise to keep them from it."""
 
     def _store(self) -> AnswerStore:
         return AnswerStore() if self.answers is None else self.answers

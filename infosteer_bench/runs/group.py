@@ -4,37 +4,71 @@ from __future__ import annotations
 
 from infosteer_bench.records import CellRecord, CheckpointRecord
 from infosteer_bench.runs.plan import PlannedCheckpoint
+from infosteer_bench.runs.storage import Storage, note_storage
 from infosteer_bench.runs.survey import Survey
 from infosteer_bench.runs.worker import Worker
 
+Job = tuple[PlannedCheckpoint, list[str]]
+"""A checkpoint and its open tasks."""
 
-def run_group(worker: Worker, group: list[PlannedCheckpoint], found: Survey, *, keep_weights: bool) -> list[str]:
-    """Train the open checkpoints of one model, then answer with one engine; returns what failed, one line each."""
+
+def run_group(worker: Worker, group: list[PlannedCheckpoint], found: Survey, storage: Storage) -> list[str]:
+    """Bring checkpoints of one model to their cells; returns what failed, one line each.
+
+    Training and answering both want the memory, so a batch is trained, then answered with one engine.
+    """
     failures: list[str] = []
-    ready: list[tuple[PlannedCheckpoint, CheckpointRecord]] = []
+    jobs: list[Job] = []
     for planned in group:
-        if not found.open_tasks[planned.key]:
-            continue
-        record = found.records.get(planned.key)
+        if found.open_tasks[planned.key]:
+            left = _scored(worker, planned, found)
+            jobs += [(planned, left)] if left else []
+    if storage.most is not None:  # what lies there already makes room first
+        jobs.sort(key=lambda job: not worker.has_weights(job[0], found.records.get(job[0].key)))
+    size = storage.most or max(1, len(jobs))
+    for start in range(0, len(jobs), size):
+        failures += _batch(worker, jobs[start : start + size], found, storage)
+    return failures
+
+
+def _scored(worker: Worker, planned: PlannedCheckpoint, found: Survey) -> list[str]:
+    """Score what is stored without the model; returns the tasks that need it."""
+    open_tasks = found.open_tasks[planned.key]
+    record = found.records.get(planned.key)
+    if record is None:
+        return open_tasks
+    scored: set[str] = set()
+    for cell in worker.examiner.stored(planned, record, open_tasks):
+        scored.add(cell.task)
+        worker.progress.cell(f"{planned.label} {_result(cell)}, answered before")
+    return [task for task in open_tasks if task not in scored]
+
+
+def _batch(worker: Worker, jobs: list[Job], found: Survey, storage: Storage) -> list[str]:
+    failures: list[str] = []
+    ready: list[tuple[PlannedCheckpoint, CheckpointRecord, list[str]]] = []
+    for planned, tasks in jobs:
+        before = found.records.get(planned.key)
+        record = before
         if record is None or not worker.has_weights(planned, record):
             record = worker.checkpoint(planned)
+            note_storage(worker.run_dir)
         if record.status == "success":
-            ready.append((planned, record))
+            # weights that came out different from the recorded ones invalidate all their cells
+            same = before is not None and before.weight_digest == record.weight_digest
+            ready.append((planned, record, tasks if same else list(planned.tasks)))
             continue
         failures.append(f"{planned.label}: {record.error}")
-        for task in found.open_tasks[planned.key]:
+        for task in tasks:
             worker.progress.cell(f"{planned.label} {task}: no checkpoint", failed=True)
-    for planned, record in ready:
-        before = found.records.get(planned.key)
-        same = before is not None and before.weight_digest == record.weight_digest
-        # weights that came out different from the recorded ones invalidate all their cells
-        tasks = found.open_tasks[planned.key] if same else list(planned.tasks)
+    for planned, record, tasks in ready:
         before_this = len(failures)
         for cell in worker.cells(planned, record, tasks):
             worker.progress.cell(f"{planned.label} {_result(cell)}", failed=cell.status == "failed")
             if cell.status == "failed":
                 failures.append(f"{planned.label} {cell.task}: {cell.error}")
-        if len(failures) == before_this and not keep_weights:
+        # Without a limit, what failed to answer is kept for the next try.
+        if not storage.keep and (storage.most is not None or len(failures) == before_this):
             worker.drop_weights(planned)
     return failures
 

@@ -25,6 +25,7 @@ from infosteer_bench.runs.inputs import Places
 from infosteer_bench.runs.plan import Plan, cell_identity, cell_key, describe
 from infosteer_bench.runs.pool import Pool, Task, choose_workers, own_threads
 from infosteer_bench.runs.progress import Progress
+from infosteer_bench.runs.storage import Storage, high_water
 from infosteer_bench.runs.survey import Survey, survey
 from infosteer_bench.runs.worker import Worker
 
@@ -43,16 +44,17 @@ def run(
     places: Places,
     *,
     quiet: bool = False,
-    keep_weights: bool = False,
+    storage: Storage | None = None,
     workers: int | None = None,
 ) -> Outcome:
     """Do everything the plan asks for that is not done yet. Raises UserError if another run holds the folder.
 
-    keep_weights: checkpoints stay on disk after all their cells are done; they are large, so by default they go.
+    storage: what becomes of trained checkpoints; they are large, so by default they go when their cells are done.
     workers: processes side by side; None chooses (`pool.choose_workers`).
     """
+    storage = storage or Storage()
     choose_workers(plan, len(plan.checkpoints), workers)  # what cannot be is refused before anything is written
-    with _lock(run_dir) as lock_fd:
+    with locked(run_dir) as lock_fd:
         _sweep(run_dir)
         write_atomic(run_dir / "grid.json", _json(describe(plan, provenance.public_command())))
         _write_plan(plan, run_dir)  # with the grid, so that a board made in between shows this grid's cells only
@@ -62,17 +64,21 @@ def run(
         failures: list[str] = []
         if found.missing:
             open_places = [place for place, planned in enumerate(plan.checkpoints) if found.open_tasks[planned.key]]
-            workers = choose_workers(plan, len(open_places), workers)
+            workers = min(choose_workers(plan, len(open_places), workers), storage.most or len(open_places))
             with Progress(total=found.missing, log=run_dir / "run.log", quiet=quiet) as progress:
                 for problem in found.problems:
                     progress.note(problem)
-                task = Task(plan, run_dir, places, found, keep_weights, workers)
+                task = Task(plan, run_dir, places, found, storage, workers)
                 pool = _pool(task, progress, lock_fd) if workers > 1 else None
                 if pool is not None:
                     progress.line(f"{workers} workers side by side, a checkpoint each")
                     failures = pool.run(open_places)
                 else:
-                    failures = _alone(Worker(plan, run_dir, places, progress), found, keep_weights=keep_weights)
+                    failures = _alone(Worker(plan, run_dir, places, progress), found, storage)
+                marks = high_water(run_dir)
+                if marks:
+                    most = f"{marks['most_checkpoints']} ({marks['most_bytes'] / 1e9:.2f} GB)"
+                    progress.line(f"trained checkpoints on disk at once: at most {most}")
         _write_plan(plan, run_dir)
         return Outcome(survey(plan, run_dir).done, tuple(failures))
 
@@ -92,14 +98,14 @@ def _sweep(run_dir: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _alone(worker: Worker, found: Survey, *, keep_weights: bool) -> list[str]:
+def _alone(worker: Worker, found: Survey, storage: Storage) -> list[str]:
     """Everything in this process, model by model, so that one engine answers for all checkpoints of a model."""
     failures: list[str] = []
     try:
         for model in worker.plan.inputs.models:
             group = [planned for planned in worker.plan.checkpoints if planned.model.id == model.id]
             with own_threads(model):
-                failures += run_group(worker, group, found, keep_weights=keep_weights)
+                failures += run_group(worker, group, found, storage)
     finally:
         worker.close_engine()
     return failures
@@ -109,7 +115,7 @@ def train_only(plan: Plan, run_dir: Path, places: Places, *, quiet: bool = False
     """Train what is missing and evaluate nothing. Under a launcher every rank calls this; rank 0 keeps the records."""
     main = os.environ.get("RANK", "0") == "0"
     failures: list[str] = []
-    with _lock(run_dir) if main else contextlib.nullcontext():
+    with locked(run_dir) if main else contextlib.nullcontext():
         found = survey(plan, run_dir)
         with Progress(total=0, log=run_dir / "run.log", quiet=quiet or not main) as progress:
             worker = Worker(plan, run_dir, places, progress, records=main)
@@ -132,13 +138,13 @@ def _write_plan(plan: Plan, run_dir: Path) -> None:
         record = records.get(planned.key)
         if record is not None and record.weight_digest:
             for task in planned.tasks:
-                cells.append(cell_key(planned, task, cell_identity(plan, planned, task, record.weight_digest)))
+                cells.append(cell_key(planned.key, task, cell_identity(plan, planned, task, record.weight_digest)))
     keys = {"checkpoints": [planned.key for planned in plan.checkpoints], "cells": cells}
     write_atomic(run_dir / "plan.json", _json(keys))
 
 
 @contextlib.contextmanager
-def _lock(run_dir: Path) -> Iterator[int]:
+def locked(run_dir: Path) -> Iterator[int]:
     """One writer per folder, yields the lock's descriptor; the kernel frees it when its holders die, however they do.
 
     Workers outlive a parent that was killed by a moment: where the holder named in the file is gone, wait for them.

@@ -117,9 +117,9 @@ def cell_identity(plan: Plan, checkpoint: PlannedCheckpoint, task: str, weight_d
     }
 
 
-def cell_key(checkpoint: PlannedCheckpoint, task: str, identity: dict[str, Any]) -> str:
-    """File name of the cell's record."""
-    return f"{checkpoint.key}--{_slug(task)}--{digest(identity, 12)}"
+def cell_key(checkpoint: str, task: str, identity: dict[str, Any]) -> str:
+    """File name of the cell's record, by the checkpoint's key."""
+    return f"{checkpoint}--{_slug(task)}--{digest(identity, 12)}"
 
 
 def task_split(plan: Plan, checkpoint: PlannedCheckpoint, task: str) -> Literal["ID", "OOD"]:
@@ -159,6 +159,7 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
         "description": grid.description,
         "command": command,
         "miniworld": in_miniworld(plan),
+        "data_root": grid.data_root,  # a name that stands for data of ours, never a folder
         "models": [
             {"id": model.id, "family": model.family.name, "instruct": model.instruct, "parameters": model.parameters}
             for model in plan.inputs.models

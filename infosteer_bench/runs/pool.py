@@ -31,6 +31,7 @@ from infosteer_bench.device import has_cuda
 from infosteer_bench.errors import UserError
 from infosteer_bench.methods import register_file
 from infosteer_bench.runs.group import run_group
+from infosteer_bench.runs.storage import Storage
 from infosteer_bench.runs.worker import Worker
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Task:
     run_dir: Path
     places: Places
     found: Survey
-    keep_weights: bool
+    storage: Storage
     workers: int
 
 
@@ -219,7 +220,7 @@ def _work(line: Connection, method_files: tuple[str, ...], task_file: Path, lock
     while (place := line.recv()) is not None:
         planned = task.plan.checkpoints[place]
         with own_threads(planned.model, task.workers):
-            failures = run_group(worker, [planned], task.found, keep_weights=task.keep_weights)
+            failures = run_group(worker, [planned], task.found, task.storage)
         line.send(("done", failures))
     worker.close_engine()
 

@@ -70,7 +70,7 @@ def _cell_state(
     plan: Plan, planned: PlannedCheckpoint, task: str, run_dir: Path, record: CheckpointRecord | None
 ) -> tuple[str, str, CellRecord | None]:
     identity = cell_identity(plan, planned, task, (record.weight_digest if record else None) or "")
-    key = cell_key(planned, task, identity)
+    key = cell_key(planned.key, task, identity)
     path = run_dir / CellRecord.FOLDER / f"{key}.json"
     if record is None or not path.exists():
         return key, "missing", None

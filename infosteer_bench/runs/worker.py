@@ -1,4 +1,4 @@
-"""One long-lived worker: trains a checkpoint, or answers a checkpoint's tasks, and keeps what it loaded.
+"""One long-lived worker: trains a checkpoint, or has it examined, and keeps what it loaded.
 
 Libraries, tasks, mixes and the engine are loaded once and serve all cells (importing transformers and trl costs
 5 to 15 s per process, a vLLM engine 40 to 60 s).
@@ -18,21 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from infosteer_bench import provenance
 from infosteer_bench.errors import CellFailure
-from infosteer_bench.records import (
-    CellRecord,
-    CheckpointRecord,
-    CorruptRecord,
-    read_record,
-    samples_path,
-    write_atomic,
-    write_items,
-)
-from infosteer_bench.runs.plan import Plan, PlannedCheckpoint, cell_identity, cell_key, stand_ins, task_split
+from infosteer_bench.records import CellRecord, CheckpointRecord, CorruptRecord, read_record, write_atomic
+from infosteer_bench.runs.examiner import Examiner
+from infosteer_bench.runs.plan import Plan, PlannedCheckpoint
+from infosteer_bench.runs.storage import WEIGHTS
 
 if TYPE_CHECKING:
     from infosteer_bench.data.mixes import TokenizedMix
-    from infosteer_bench.evaluation.engine import Engine
-    from infosteer_bench.evaluation.evaluate import TaskResult
     from infosteer_bench.runs.inputs import Places
     from infosteer_bench.runs.progress import Progress
 
@@ -45,23 +37,21 @@ class Worker:
 
     def __init__(self, plan: Plan, run_dir: Path, places: Places, progress: Progress, *, records: bool = True) -> None:
         self.plan, self.run_dir, self.places, self.progress, self.records = plan, run_dir, places, progress, records
-        self._engine: Engine | None = None
+        self.examiner = Examiner(plan, run_dir, places, progress, self._failure)
         self._mix: tuple[tuple[str, str], TokenizedMix] | None = None
-        self._built: dict[str, Any] = {}
-        self._load_s = 0.0
 
     def weights_dir(self, planned: PlannedCheckpoint) -> Path:
         """Where the checkpoint's weights lie; the model's own folder for `base`."""
         from infosteer_bench.models.load import materialize
 
-        return self.run_dir / "weights" / planned.key if planned.method.trains else materialize(planned.model)
+        return self.run_dir / WEIGHTS / planned.key if planned.method.trains else materialize(planned.model)
 
-    def has_weights(self, planned: PlannedCheckpoint, record: CheckpointRecord) -> bool:
+    def has_weights(self, planned: PlannedCheckpoint, record: CheckpointRecord | None) -> bool:
         """Are the recorded weights on disk, byte for byte?"""
         from infosteer_bench.models.load import weight_digest
 
-        if not planned.method.trains:
-            return True
+        if not planned.method.trains or record is None:
+            return not planned.method.trains
         folder = self.weights_dir(planned)
         try:
             return folder.is_dir() and weight_digest(folder) == record.weight_digest
@@ -177,140 +167,8 @@ class Worker:
         return self._mix[1]
 
     def cells(self, planned: PlannedCheckpoint, record: CheckpointRecord, tasks: list[str]) -> Iterator[CellRecord]:
-        """Answer `tasks` with this checkpoint as one queue, then record a cell for each."""
-        outcome = self._outcome(planned, record, tasks)
-        for task in tasks:
-            yield self._answered(planned, record, task, outcome[task])
-
-    def _outcome(
-        self, planned: PlannedCheckpoint, record: CheckpointRecord, tasks: list[str]
-    ) -> dict[str, TaskResult | Exception]:
-        """Each task's result, or what kept it from one.
-
-        An engine that fails on the way is asked again for what is missing, anew if it died. If it fails again, each
-        task is asked by itself, so that what cannot be answered costs its own cell only.
-        """
-        outcome: dict[str, TaskResult | Exception] = {}
-        for attempt, queue in enumerate([tasks, tasks, *([task] for task in tasks)]):
-            left = [task for task in queue if task not in outcome]
-            if not left:
-                continue
-            try:
-                engine = self._loaded_engine(planned, record)
-            except Exception as error:  # no other task would fare better; the other checkpoints go on
-                return dict.fromkeys(tasks, error) | outcome
-            try:
-                outcome |= self._answers(engine, planned, left)
-            except CellFailure as error:
-                if attempt > 1:
-                    outcome[left[0]] = error
-                else:
-                    self.progress.line(f"{planned.label}: {error}; asking for what is missing", always=True)
-            except Exception as error:
-                return dict.fromkeys(tasks, error) | outcome
-        return outcome
-
-    def _loaded_engine(self, planned: PlannedCheckpoint, record: CheckpointRecord) -> Engine:
-        from infosteer_bench.data.render import RENDERER_VERSION
-        from infosteer_bench.evaluation.answers import AnswerStore, Asked, answers_path
-        from infosteer_bench.evaluation.engine import make_engine
-
-        assert record.weight_digest is not None
-        self.progress.activity(f"loading {planned.label}")
-        if self._engine is None:
-            self._engine = make_engine(self.plan.inputs.engine, eval_config=self.plan.grid.eval)
-        engine, started = self._engine, time.perf_counter()
-        engine.load(self.weights_dir(planned), weight_digest=record.weight_digest, runtime=record.runtime)
-        self._load_s = time.perf_counter() - started
-        asked = Asked(
-            weights=record.weight_digest,
-            tokenizer=planned.model.tokenizer_digest,
-            renderer=RENDERER_VERSION,
-            engine=engine.name,
-            dtype=engine.dtype,
-            window=engine.lm.max_length,
-            runtime=record.runtime,
-        )
-        path = answers_path(self.run_dir, planned.key, asked)
-        if engine.lm.answers is None or engine.lm.answers.path != path:
-            engine.lm.answers = AnswerStore(path, asked=asked)
-        return engine
-
-    def _answers(
-        self, engine: Engine, planned: PlannedCheckpoint, tasks: list[str]
-    ) -> dict[str, TaskResult | Exception]:
-        from infosteer_bench.evaluation.evaluate import Asking, evaluate_tasks
-
-        grid = self.plan.grid
-        what = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
-        include = Path(grid.include_path) if grid.include_path else None
-        return evaluate_tasks(
-            engine.lm,
-            {task: self.plan.inputs.tasks[task] for task in tasks},
-            Asking(grid.eval, grid.prompt, self.places.data_root, include),
-            on_progress=lambda done, total: self.progress.activity(f"{planned.label}: {what} {done}/{total}"),
-            built=self._built,
-        )
-
-    def _answered(
-        self, planned: PlannedCheckpoint, record: CheckpointRecord, task: str, result: TaskResult | Exception
-    ) -> CellRecord:
-        """Record what became of one task."""
-        if isinstance(result, Exception):
-            reason = self._failure(f"{planned.key}--{task}", result)
-            return self._cell(planned, record, task, status="failed", error=reason)
-        key = cell_key(planned, task, cell_identity(self.plan, planned, task, record.weight_digest or ""))
-        sha256 = write_items(samples_path(self.run_dir, key), result.rows)
-        return self._cell(
-            planned,
-            record,
-            task,
-            status="success",
-            n_items=result.n_items,
-            n_total=result.n_total,
-            exact_match=result.exact_match,
-            unparsed=result.unparsed,
-            truncated=result.truncated,
-            option_rank=result.option_rank,
-            generated_tokens=result.generated_tokens,
-            time_s=round(result.time_s, 3),
-            samples_sha256=sha256,
-        )
-
-    def _cell(self, planned: PlannedCheckpoint, record: CheckpointRecord, task: str, **fields: Any) -> CellRecord:
-        identity = cell_identity(self.plan, planned, task, record.weight_digest or "")
-        cell = CellRecord(
-            key=cell_key(planned, task, identity),
-            identity=identity,
-            provenance=provenance.collect(),
-            checkpoint_key=planned.key,
-            weight_digest=record.weight_digest,
-            model=record.model,
-            family=record.family,
-            method=record.method,
-            arm=record.arm,
-            mix=record.mix,
-            seed=record.seed,
-            task=task,
-            split=task_split(self.plan, planned, task),
-            engine=self.plan.inputs.engine,
-            dtype=self.plan.grid.eval.dtype,
-            limit=self.plan.grid.eval.limit,
-            stand_ins=stand_ins(self.plan, planned, task),
-            serving=self._serving(),
-            **fields,
-        )
-        cell.save(self.run_dir)
-        return cell
-
-    def _serving(self) -> dict[str, Any]:
-        if self._engine is None:
-            return {}
-        return {
-            "engine_starts": self._engine.engine_starts,
-            "engine_swaps": self._engine.engine_swaps,
-            "load_time_s": round(self._load_s, 3),
-        }
+        """Have the checkpoint answer `tasks`; a cell for each."""
+        return self.examiner.cells(planned, record, tasks, self.weights_dir(planned))
 
     def _failure(self, name: str, error: Exception) -> str:
         """Keep the whole story in a log; return one line that names it."""
@@ -327,10 +185,7 @@ class Worker:
 
     def close_engine(self) -> None:
         """End the engine, if one runs."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
-            gc.collect()
+        self.examiner.close()
 
 
 def _free_memory() -> None:

@@ -14,6 +14,7 @@ from infosteer_bench.grid import load_grid
 from infosteer_bench.runs import pool
 from infosteer_bench.runs.plan import Plan
 from infosteer_bench.runs.pool import MOST_WORKERS, SMALL_PARAMETERS, choose_workers
+from infosteer_bench.runs.storage import Storage
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_run_of_base_alone_says_what_it_does(plan: Plan, tmp_path: Path):
     assert len(small.checkpoints) == 3
     shown = Shown()
     with (tmp_path / ".lock").open("w") as lock:
-        task = pool.Task(small, tmp_path, places or Places(), survey(small, tmp_path), keep_weights=False, workers=2)
+        task = pool.Task(small, tmp_path, places or Places(), survey(small, tmp_path), storage=Storage(), workers=2)
         failures = pool.Pool(task, progress=shown, lock_fd=lock.fileno()).run([0, 1, 2])  # type: ignore[arg-type]
     assert failures == []
     told = [args[0] for name, args in shown.told if name == "cell"]
@@ -124,7 +125,7 @@ def test_a_worker_that_dies_between_two_checkpoints_costs_one(plan: Plan, tmp_pa
     monkeypatch.setattr(pool, "_tell", late)
     shown = Shown()
     with (tmp_path / ".lock").open("w") as lock:
-        task = pool.Task(plan, tmp_path, None, None, keep_weights=False, workers=1)  # type: ignore[arg-type]
+        task = pool.Task(plan, tmp_path, None, None, storage=Storage(), workers=1)  # type: ignore[arg-type]
         one = pool.Pool(task, progress=shown, lock_fd=lock.fileno())  # type: ignore[arg-type]
         failures = one.run([0, 1, 2])
     assert len(failures) == 1

@@ -58,6 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--checkpoint", required=True, type=Path, metavar="PATH", help="a Hugging Face checkpoint")
     evaluate.add_argument("--tasks", default="all", metavar="LIST", help="as for run")
     evaluate.add_argument("--include-path", type=Path, metavar="DIR", help="folder with further lm-eval task YAMLs")
+    evaluate.add_argument(
+        "--parity", action="store_true", help="compare hf with vllm, and each with itself, on the same items"
+    )
     _add_run_options(evaluate)
     evaluate.set_defaults(handler="infosteer_bench.commands.run:eval_command")
 
@@ -107,27 +110,47 @@ def build_parser() -> argparse.ArgumentParser:
     world.add_argument("--json", type=Path, metavar="FILE", help="with audit: write it there too")
     world.set_defaults(handler="infosteer_bench.commands.miniworld:miniworld_command")
 
-    profile = commands.add_parser("profile", help="what each method costs here, as ratios to plain fine-tuning")
-    profile.add_argument("what", choices=["train"], help="train: time, memory and saved tensors of a training step")
-    profile.add_argument("--shape", default="qwen2.5-1.5b", metavar="ID", help="a catalog model's; weights are random")
-    profile.add_argument("--layers", type=_positive, metavar="N", help="decoder layers; default: the shape's own")
-    profile.add_argument("--methods", default="all", metavar="LIST", help="all that train, or names, by comma")
-    profile.add_argument("--batch", type=_positive, default=4, metavar="B", help="rows; default 4, as in the paper")
-    profile.add_argument("--tokens", type=_positive, default=256, metavar="T", help="per row; default 256, as there")
-    profile.add_argument(
-        "--precision", choices=["bf16", "float32"], help="default: bf16 (autocast) on CUDA, else float32"
-    )
-    profile.add_argument("--no-checkpointing", action="store_true", help="without gradient checkpointing")
-    profile.add_argument("--rounds", type=_positive, default=7, metavar="N", help="each method once a round; default 7")
-    profile.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="methods.NAME.FIELD=VALUE")
-    profile.add_argument("--json", type=Path, metavar="FILE", help="write all of it there too")
-    profile.set_defaults(handler="infosteer_bench.commands.profile:profile_command")
+    _add_profile(commands)
 
     listing = commands.add_parser("list", help="list models, methods, tasks, mixes or grids")
     listing.add_argument("what", choices=["models", "methods", "tasks", "mixes", "grids"])
     listing.add_argument("--include-path", type=Path, metavar="DIR", help="with tasks: further lm-eval task YAMLs")
     listing.set_defaults(handler="infosteer_bench.commands.listing:list_command")
     return parser
+
+
+def _add_profile(commands: Any) -> None:
+    profile = commands.add_parser("profile", help="what training and evaluating cost here, as ratios")
+    kinds = profile.add_subparsers(dest="what", required=True, metavar="train|eval", parser_class=_Parser)
+
+    train = kinds.add_parser("train", help="a training step under each method, against plain fine-tuning")
+    train.add_argument("--shape", default="qwen2.5-1.5b", metavar="ID", help="a catalog model's; weights are random")
+    train.add_argument("--layers", type=_positive, metavar="N", help="decoder layers; default: the shape's own")
+    train.add_argument("--methods", default="all", metavar="LIST", help="all that train, or names, by comma")
+    train.add_argument("--batch", type=_positive, default=4, metavar="B", help="rows; default 4, as in the paper")
+    train.add_argument("--tokens", type=_positive, default=256, metavar="T", help="per row; default 256, as there")
+    train.add_argument(
+        "--precision", choices=["bf16", "float32"], help="default: bf16 (autocast) on CUDA, else float32"
+    )
+    train.add_argument("--no-checkpointing", action="store_true", help="without gradient checkpointing")
+    train.add_argument("--rounds", type=_positive, default=7, metavar="N", help="each method once a round; default 7")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="methods.NAME.FIELD=VALUE")
+    train.add_argument("--json", type=Path, metavar="FILE", help="write all of it there too")
+    train.set_defaults(handler="infosteer_bench.commands.profile:train_command")
+
+    evaluate = kinds.add_parser("eval", help="many checkpoints by one live engine, against an engine for each")
+    evaluate.add_argument(
+        "--model", default="mini-llama", metavar="ID|PATH", help="its shape; default: an embedded one"
+    )
+    evaluate.add_argument("--checkpoints", type=_positive, default=6, metavar="N", help="variants of it; default 6")
+    evaluate.add_argument("--tasks", default="all", metavar="LIST", help="as for run")
+    evaluate.add_argument("--limit", type=_positive, default=40, metavar="N", help="items of each task; default 40")
+    evaluate.add_argument("--backend", choices=["auto", "hf", "vllm"], default="auto", help="as for run")
+    evaluate.add_argument("--data-root", type=Path, metavar="DIR", help="default: the embedded world's data")
+    evaluate.add_argument("--model-root", type=Path, metavar="DIR", help="local models, laid out as ORG/NAME")
+    evaluate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="eval.FIELD=VALUE")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all of it there too")
+    evaluate.set_defaults(handler="infosteer_bench.commands.profile:eval_command")
 
 
 def _add_grid_options(parser: argparse.ArgumentParser) -> None:

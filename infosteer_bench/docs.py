@@ -1,4 +1,4 @@
-"""The parts of README.md that are generated: commands, models, methods, tasks, grids, costs, and an excerpt of a board.
+"""The generated parts of README.md: commands, models, methods, tasks, grids, costs, and an excerpt of a board.
 
 A generated part stands between `<!-- generated:NAME -->` and `<!-- /generated -->`.
 
@@ -13,7 +13,7 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from infosteer_bench.errors import UserError
@@ -39,19 +39,34 @@ def commands() -> str:
     """Every command with what it does and its options, from the parser itself."""
     from infosteer_bench.cli import build_parser
 
-    rows: list[list[str]] = []
-    for action in build_parser()._actions:
+    rows = [
+        [
+            f"`{name}`",
+            escape(text).replace("\\`", "`"),
+            " ".join(f"`{option.replace('|', chr(92) + '|')}`" for option in options),
+        ]
+        for name, text, options in _commands_of(build_parser())
+    ]
+    return _text_table(["command", "what it does", "options"], rows)
+
+
+def _commands_of(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[tuple[str, str, list[str]]]:
+    """Name, help and options of every command below a parser; `profile train` is one of them, `profile` is not."""
+    for action in parser._actions:
         if not isinstance(action, argparse._SubParsersAction):
             continue
         for choice in action._choices_actions:
+            command, name = action.choices[choice.dest], f"{prefix}{choice.dest}"
+            below = list(_commands_of(command, f"{name} "))
+            if below:
+                yield from below
+                continue
             options = [
                 option.option_strings[-1] if option.option_strings else "|".join(map(str, option.choices or []))
-                for option in action.choices[choice.dest]._actions
+                for option in command._actions
                 if "--help" not in option.option_strings
             ]
-            listed = " ".join(f"`{option.replace('|', chr(92) + '|')}`" for option in options if option)
-            rows.append([f"`{choice.dest}`", escape(choice.help or "").replace("\\`", "`"), listed])
-    return _text_table(["command", "what it does", "options"], rows)
+            yield name, choice.help or "", [option for option in options if option]
 
 
 def models() -> str:
@@ -198,7 +213,7 @@ def knowledge(root: Path) -> str:
 def costs() -> str:
     """What `profile train` measured, from the files that are kept."""
     rows: list[list[str]] = []
-    for file in sorted(MEASURED.glob("*.json")):
+    for file in sorted((MEASURED / "train").glob("*.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
         setting = found["setting"]
         where = (
@@ -220,6 +235,33 @@ def costs() -> str:
         "peak memory x sft",
         "saved tensors +",
     ]
+    return _text_table(header, rows)
+
+
+def serving() -> str:
+    """What `profile eval` measured, from the files that are kept."""
+    rows: list[list[str]] = []
+    for file in sorted((MEASURED / "eval").glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        setting = found["setting"]
+        where = (
+            f"{found['device']}; {found['model']}, {setting['checkpoints']} variants x {len(setting['tasks'])} tasks x "
+            f"{setting['limit']} items, {setting['backend']} in {setting['dtype']}"
+        )
+        for way, name in (("live", "one live engine"), ("fresh", "an engine for each")):
+            row = found[way]
+            rows.append(
+                [
+                    where if way == "live" else "",
+                    name,
+                    f"{row['first_overhead_s']:.1f} s",
+                    f"{row['further_overhead_s']['mean']:.1f} s",
+                    f"{row['total_s']:.0f} s",
+                    f"{row['checkpoints_per_hour']:.0f}",
+                    f"{row['output_tokens_per_s']:.0f}",
+                ]
+            )
+    header = ["measured on", "", "overhead, first", "each further", "in all", "checkpoints/h", "tokens/s"]
     return _text_table(header, rows)
 
 
@@ -247,6 +289,7 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
         "board": lambda: board(root),
         "knowledge": lambda: knowledge(root),
         "costs": costs,
+        "serving": serving,
         "commands": commands,
         "models": models,
         "methods": methods,

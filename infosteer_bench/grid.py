@@ -99,7 +99,8 @@ class EvalConfig(Frozen):
     limit: int | None = identity(None, gt=0, description="first N items of each task; None: all")
     backend: Literal["auto", "hf", "vllm"] = identity("auto")
     dtype: Literal["float32", "bfloat16"] = identity("bfloat16")
-    batch_size: int = runtime(16, gt=0)
+    batch_size: int = runtime(64, gt=0, description="engine hf: rows of a batch, at most")
+    batch_tokens: int = runtime(16384, gt=0, description="engine hf: prompt and answer tokens of a batch, at most")
 
 
 class MethodArm(Frozen):

@@ -1,21 +1,22 @@
-"""`profile train`: measure on this machine, print a table, keep everything as JSON."""
+"""`profile train` and `profile eval`: measure on this machine, print a table, keep everything as JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from infosteer_bench.errors import UserError
 
 
-def profile_command(options: argparse.Namespace) -> int:
+def train_command(options: argparse.Namespace) -> int:
     """Progress on stderr, the table on stdout; --json keeps settings, times, ratios and bytes."""
     from infosteer_bench.profiling.train import Setting, profile_train
 
-    if options.json is not None and options.json.is_dir():
-        raise UserError(f"--json: {options.json} is a folder", allowed="a file's name")
+    _check_json(options.json)
     setting = Setting(
         shape=options.shape,
         n_layers=options.layers,
@@ -28,13 +29,59 @@ def profile_command(options: argparse.Namespace) -> int:
     found = profile_train(
         setting,
         _methods(options.methods, options.set),
-        on_progress=lambda text: print(f"profile: {text}", file=sys.stderr, flush=True),
+        on_progress=_told,
     )
     print("\n".join(table(found)))
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    _keep(found, options.json)
     return 0
+
+
+def eval_command(options: argparse.Namespace) -> int:
+    """As `train_command`; variants of the model are written to a temporary folder."""
+    from infosteer_bench.commands.run import plan_grid
+    from infosteer_bench.data.sources import MINIWORLD
+    from infosteer_bench.evaluation.engine import choose_backend, vllm_installed
+    from infosteer_bench.evaluation.evaluate import Asking
+    from infosteer_bench.grid import load_grid
+    from infosteer_bench.models.load import materialize
+    from infosteer_bench.profiling.evaluate import make_variant, profile_eval
+
+    _check_json(options.json)
+    wanted = "vllm" if options.backend == "auto" and vllm_installed() else options.backend
+    backend, _ = choose_backend(wanted)
+    settings = ["eval.dtype=float32", *options.set, f"eval.limit={options.limit}", f"eval.backend={backend}"]
+    grid = load_grid("eval", overrides=settings).model_copy(
+        update={"models": (options.model,), "tasks": tuple(name.strip() for name in options.tasks.split(","))}
+    )
+    root = options.data_root or MINIWORLD
+    plan, places = plan_grid(grid, data_root=root, model_root=options.model_root, quiet=True)
+    (model,) = plan.inputs.models
+    with tempfile.TemporaryDirectory(prefix="infosteer-profile-") as folder:
+        source, variants = materialize(model), []
+        for seed in range(options.checkpoints):
+            _told(f"writing variant {seed + 1} of {options.checkpoints} of {model.id}")
+            variants.append(make_variant(source, Path(folder) / f"variant-{seed}", seed=seed))
+        asking = Asking(plan.grid.eval, plan.grid.prompt, places.data_root)
+        found = profile_eval(variants, plan.inputs.tasks, asking, backend=backend, on_progress=_told)
+    found = {"model": model.id, **found}
+    print("\n".join(eval_table(found)))
+    _keep(found, options.json)
+    return 0
+
+
+def _told(text: str) -> None:
+    print(f"profile: {text}", file=sys.stderr, flush=True)
+
+
+def _check_json(path: Path | None) -> None:
+    if path is not None and path.is_dir():
+        raise UserError(f"--json: {path} is a folder", allowed="a file's name")
+
+
+def _keep(found: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _methods(names: str, overrides: list[str]) -> dict[str, dict[str, Any]]:
@@ -85,3 +132,30 @@ def table(found: dict[str, Any]) -> list[str]:
         "saved +: bytes kept from forward to backward beyond sft's, as a share of B*T*F*L*2 (one bf16 k per layer).",
     ]
     return lines
+
+
+def eval_table(found: dict[str, Any]) -> list[str]:
+    """What `profile_eval` found, for reading."""
+    setting = found["setting"]
+    lines = [
+        f"{found['model']}: {setting['checkpoints']} variants, {len(setting['tasks'])} tasks of at most "
+        f"{setting['limit']} items, engine {setting['backend']} in {setting['dtype']}; {found['device']}",
+        "",
+        f"{'':<8} {'first, s':>10} {'further, s':>12} {'(most)':>8} {'total, s':>10} {'checkpoints/h':>14} "
+        f"{'tokens/s':>10}",
+    ]
+    for way in ("live", "fresh"):
+        row = found[way]
+        lines.append(
+            f"{way:<8} {row['first_overhead_s']:>10.2f} {row['further_overhead_s']['mean']:>12.2f} "
+            f"{row['further_overhead_s']['max']:>8.2f} {row['total_s']:>10.1f} {row['checkpoints_per_hour']:>14.1f} "
+            f"{row['output_tokens_per_s']:>10.1f}"
+        )
+    return [
+        *lines,
+        "",
+        f"fresh takes {found['ratio']:.2f} times as long; {found['same_items']} of {found['items']} items come out the "
+        f"same both ways, {found['different_answers_between_checkpoints']} tell the variants apart",
+        f"engine starts of the live way: {found['engine_starts']}, swaps: {found['engine_swaps']}",
+        "first, further: overhead of a checkpoint, all but generating: loading, requests, scores, closing.",
+    ]

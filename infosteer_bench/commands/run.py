@@ -57,6 +57,17 @@ def eval_command(options: argparse.Namespace) -> int:
         update["include_path"] = str(options.include_path)
     grid = grid.model_copy(update=update)
     run_dir = _run_dir(options, grid)
+    if options.parity:
+        from infosteer_bench.commands.parity import parity
+        from infosteer_bench.evaluation.engine import choose_backend
+
+        if options.backend:
+            raise UserError(
+                f"--parity compares both engines, --backend {options.backend} names one", allowed="one of them"
+            )
+        choose_backend("vllm")  # refused before anything is read if it is not installed
+        plan, places = _plan(grid, options)
+        return parity(plan, run_dir, places, quiet=options.quiet)
     plan, places = _plan(grid, options)
     return _run(plan, run_dir, places, options, Storage(keep=True))
 

@@ -1,7 +1,7 @@
-"""Engine `hf`: transformers `generate`, greedy, in batches sorted by length, longest first.
+"""Engine `hf`: a transformers model, decoding greedily in batches sorted by length, longest first.
 
-Unlike lm-eval's own HFLM it says how every answer ended, stops a batch as soon as all its rows have, and gives the same
-answers whatever the batch size (float32; in bf16 a near tie may fall the other way).
+Unlike lm-eval's own HFLM it says how every answer ended, mixes tasks in a batch, lets rows leave it when they end, and
+gives the same answers whatever the batch size (float32; in bf16 a near tie may fall the other way).
 
 Shapes: B batch, P padded prompt length, V vocabulary.
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.evaluation.answers import Score
 from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation
+from infosteer_bench.evaluation.hf_decode import write
 from infosteer_bench.evaluation.lm import Ask, EngineLM, Pair, end_token_ids, window
 from infosteer_bench.evaluation.quiet import quiet
 from infosteer_bench.grid import EvalConfig
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_STOP_WINDOW = 16
 """Newest tokens whose text is searched for a stop string at every step; more where a stop string is longer."""
 
 
@@ -100,50 +99,18 @@ class HFLM(EngineLM):
             self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eot_token_id
         )
 
-    @torch.inference_mode()
     def generate_ids(self, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Generation]]]:
-        """See `EngineLM.generate_ids`; what ends alike goes together."""
-        alike: dict[tuple[Any, ...], list[int]] = {}
-        for place, ask in enumerate(asks):
-            alike.setdefault(ask[1:], []).append(place)
-        for (stops, stop_ids, max_new_tokens), places in alike.items():
-            # A fresh configuration: the checkpoint's own may hold sampling settings or a repetition penalty.
-            config = GenerationConfig(
-                do_sample=False,
-                max_new_tokens=max_new_tokens,
-                eos_token_id=list(stop_ids) or None,
-                pad_token_id=self._pad_id,
-                use_cache=True,
-            )
-            # generate() fills what is unset from the model's own configuration, so that is exchanged too.
-            self.model.generation_config = config  # type: ignore[assignment]
+        """See `EngineLM.generate_ids`; tasks share batches, however their answers end."""
+        lengths = [len(ask.ids) + ask.max_new_tokens for ask in asks]
+        for members, found in self._in_batches(list(asks), lengths=lengths, run=self._generate_batch):
+            yield list(zip(members, found, strict=True))
 
-            def answer(
-                batch: list[list[int]], stops: Any = stops, stop_ids: Any = stop_ids, config: Any = config
-            ) -> list[Generation]:
-                return self._generate_batch(batch, stops=stops, stop_ids=stop_ids, config=config)
-
-            prompts = [asks[place].ids for place in places]
-            for members, found in self._in_batches(prompts, lengths=list(map(len, prompts)), run=answer):
-                yield [(places[member], text) for member, text in zip(members, found, strict=True)]
-
-    def _generate_batch(
-        self, prompts: list[list[int]], *, stops: Sequence[str], stop_ids: Sequence[int], config: GenerationConfig
-    ) -> list[Generation]:
-        ids, mask = self._left_padded(prompts)  # (B, P)
-        seen = _StopStringSeen(self, stops, prompt_length=ids.shape[1], rows=len(prompts))
+    def _generate_batch(self, asks: list[Ask]) -> list[Generation]:
+        ids, mask = self._left_padded([ask.ids for ask in asks])  # (B, P)
         with quiet():
-            output = self.model.generate(  # type: ignore[operator]
-                input_ids=ids,
-                attention_mask=mask,
-                generation_config=config,
-                stopping_criteria=StoppingCriteriaList([seen] if stops else []),
-            )
-        rows = output[:, ids.shape[1] :].tolist()
-        # A row that met a stop string is filled up with padding; what it wrote before is what counts.
+            written = write(self.model, self, asks, ids, mask)
         return [
-            self.finish(row[:length], stops=stops, stop_ids=stop_ids)
-            for row, length in zip(rows, seen.lengths, strict=True)
+            self.finish(row, stops=ask.stops, stop_ids=ask.stop_ids) for ask, row in zip(asks, written, strict=True)
         ]
 
     @torch.inference_mode()
@@ -193,11 +160,13 @@ class HFLM(EngineLM):
     ) -> Iterator[tuple[list[int], list[T]]]:
         """`run` over batches of similar length, longest first: places in `items`, and what `run` gave for them.
 
+        lengths: tokens that each row will hold. A batch is eval.batch_size rows and eval.batch_tokens tokens at most.
         Out of GPU memory halves the batch size, for good. Raises CellFailure if one row alone does not fit.
         """
         order = sorted(range(len(items)), key=lambda i: -lengths[i])
         while order:
-            members = order[: self._batch_size]
+            rows = min(self._batch_size, self.eval_config.batch_tokens // lengths[order[0]])
+            members = order[: max(1, rows)]
             try:
                 found = run([items[i] for i in members])
             except torch.OutOfMemoryError as error:
@@ -212,25 +181,3 @@ class HFLM(EngineLM):
                 continue
             del order[: len(members)]
             yield members, found
-
-
-class _StopStringSeen(StoppingCriteria):
-    """Per row: whether a stop string stands in the text of the newest tokens.
-
-    lengths: new tokens of each row when that happened, None where it has not.
-    """
-
-    def __init__(self, lm: EngineLM, stops: Sequence[str], *, prompt_length: int, rows: int) -> None:
-        self.lm, self.stops, self.prompt_length = lm, stops, prompt_length
-        self.lengths: list[int | None] = [None] * rows
-        # A token holds a byte at least, so this many newest tokens always hold a stop string that just ended.
-        self.window = max([_STOP_WINDOW, *(len(stop.encode()) + 4 for stop in stops)])
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]  # noqa: ARG002
-        new = input_ids.shape[1] - self.prompt_length
-        open_rows = [row for row, length in enumerate(self.lengths) if length is None]
-        tails = self.lm.decode_rows(input_ids[open_rows, -min(new, self.window) :].numpy(force=True))
-        for row, tail in zip(open_rows, tails, strict=True):
-            if any(stop in tail for stop in self.stops):
-                self.lengths[row] = new
-        return torch.tensor([length is not None for length in self.lengths], device=input_ids.device)

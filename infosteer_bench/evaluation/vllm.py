@@ -16,19 +16,26 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
 from infosteer_bench.device import has_cuda
 from infosteer_bench.errors import CellFailure
-from infosteer_bench.evaluation.answers import CHUNK, Score
-from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation, refuse_runtime
-from infosteer_bench.evaluation.lm import Ask, EngineLM, Pair, end_token_ids, window
+from infosteer_bench.evaluation.engine import MAX_CONTEXT, refuse_runtime
+from infosteer_bench.evaluation.lm import EngineLM, end_token_ids, window
 from infosteer_bench.evaluation.quiet import debug, quiet
-from infosteer_bench.evaluation.vllm_process import descendants, end, engine_environment, first_line, last_error
+from infosteer_bench.evaluation.vllm_lm import VLLMLM
+from infosteer_bench.evaluation.vllm_process import (
+    descendants,
+    end,
+    engine_environment,
+    first_line,
+    is_out_of_memory,
+    last_error,
+)
 from infosteer_bench.evaluation.vllm_weights import expected_digests
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.models.load import load_tokenizer
@@ -40,6 +47,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _GIB = 1024**3
+_MOST_HALVINGS = 3
+"""How often an engine that ran out of memory is tried with half the room."""
+_FREED_S = 30.0
+"""How long freed GPU memory may take to show."""
 # Where a checkpoint was written and by what; none of it shapes the model.
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
@@ -58,6 +69,9 @@ class VLLMEngine:
         self._lm: VLLMLM | None = None
         self._loaded: tuple[Path, str, str] | None = None
         self._processes: set[psutil.Process] = set()
+        self._said: IO[bytes] | None = None  # what they write to stderr; without a name, so gone when they are
+        self._halvings = 0
+        self._free_before = 0
 
     @property
     def lm(self) -> EngineLM:
@@ -107,10 +121,21 @@ class VLLMEngine:
         gc.collect()
         end(self._processes)
         self._processes = set()
+        if self._said is not None:
+            self._said.close()
+            self._said = None
+        _wait_for_memory(self._free_before)
 
-    def _give_up(self) -> None:
-        """After a failure while answering: the next `load` starts afresh."""
+    def _give_up(self) -> str | None:
+        """After a failure while answering: the next `load` starts afresh, with less room if there was too little.
+
+        Returns what the engine's processes said.
+        """
         self._loaded = self._shape = None
+        cause = last_error(self._said) if self._said is not None else None
+        if cause and is_out_of_memory(cause):
+            self._halvings = min(self._halvings + 1, _MOST_HALVINGS)
+        return cause
 
     # These return what went wrong, or None.
 
@@ -128,10 +153,18 @@ class VLLMEngine:
             return f"swapping in {checkpoint} failed: {type(error).__name__}: {first_line(error)}"
 
     def _start(self, checkpoint: Path, shape: str, *, eager: bool) -> str | None:
+        problem = self._start_once(checkpoint, shape, eager=eager)
+        while problem and is_out_of_memory(problem) and self._halvings < _MOST_HALVINGS:
+            self._halvings += 1
+            log.warning("%s; trying again with half the room", problem)
+            problem = self._start_once(checkpoint, shape, eager=eager)
+        return problem
+
+    def _start_once(self, checkpoint: Path, shape: str, *, eager: bool) -> str | None:
         self.close()
+        self._free_before = _free_gpu_bytes()
         before = descendants()
-        # What the engine's processes write to stderr; without a name, so gone when they are.
-        said = tempfile.TemporaryFile()  # noqa: SIM115
+        said = self._said = tempfile.TemporaryFile()  # noqa: SIM115, closed with the engine
         try:
             with engine_environment(said):
                 from vllm import LLM
@@ -146,7 +179,6 @@ class VLLMEngine:
             cause = last_error(said) or f"{type(error).__name__}: {first_line(error)}"
             return f"vllm could not start on {checkpoint}: {cause}"
         finally:
-            said.close()
             self._processes = descendants() - before
 
     def _steer(self, runtime: dict[str, Any] | None) -> str | None:
@@ -176,9 +208,12 @@ class VLLMEngine:
             import torch
 
             free, total = torch.cuda.mem_get_info()
-            return options | {"gpu_memory_utilization": round(min(0.9, max(0.1, free / total - 0.05)), 3)}
-        if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-            options["kv_cache_memory_bytes"] = cpu_cache_bytes(psutil.virtual_memory().available)
+            share = min(0.9, max(0.1, free / total - 0.05 * (1 + self._halvings)))
+            options["gpu_memory_utilization"] = round(share, 3)
+            if self._halvings:  # fewer answers at once, and shorter steps: what vLLM needs beside the cache
+                options |= {"max_num_seqs": 256 >> self._halvings, "max_num_batched_tokens": 8192 >> self._halvings}
+        elif "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            options["kv_cache_memory_bytes"] = cpu_cache_bytes(psutil.virtual_memory().available) >> self._halvings
         return options
 
     def _wrong_weights(self, checkpoint: Path) -> str | None:
@@ -192,111 +227,28 @@ class VLLMEngine:
         return None if held else f"vllm holds nothing of {checkpoint} that could be read back"
 
 
-class VLLMLM(EngineLM):
-    """An lm_eval LM over a vllm.LLM."""
-
-    def __init__(
-        self,
-        llm: Any,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        on_failure: Callable[[], None],
-        steered: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(tokenizer, **kwargs)
-        self.llm, self.on_failure, self.steered = llm, on_failure, steered
-        self._streams = 0
-
-    def generate_ids(self, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Generation]]]:
-        """See `EngineLM.generate_ids`."""
-        from vllm import SamplingParams
-
-        requests = [
-            (
-                ask.ids,
-                SamplingParams(
-                    temperature=0.0,
-                    max_tokens=ask.max_new_tokens,
-                    stop=list(ask.stops) or None,
-                    stop_token_ids=list(ask.stop_ids) or None,
-                ),
-            )
-            for ask in asks
-        ]
-        for batch in self._run(requests):
-            yield [
-                (
-                    place,
-                    self.finish(list(out.outputs[0].token_ids), stops=asks[place].stops, stop_ids=asks[place].stop_ids),
-                )
-                for place, out in batch
-            ]
-
-    def score_ids(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[int, Score]]]:
-        """See `EngineLM.score_ids`; the logprobs of the prompt's own tokens, from one prefill each."""
-        from vllm import SamplingParams
-
-        settings = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, detokenize=False)
-        for batch in self._run([(context + continuation, settings) for context, continuation in pairs]):
-            yield [(place, _score(*pairs[place], output)) for place, output in batch]
-
-    def _run(self, requests: list[tuple[list[int], Any]]) -> Iterator[list[tuple[int, Any]]]:
-        """Finished outputs with their places among `requests`, as they finish; the longest prompts go first.
-
-        Answers of a steered model are held back, a chunk at a time, until its hooks are known to have run.
-        """
-        order = sorted(range(len(requests)), key=lambda place: -len(requests[place][0]))
-        if not self.steered:
-            yield from self._stream(order, requests)
-            return
-        for start in range(0, len(order), CHUNK):
-            before = self._hook_runs()
-            held = [item for batch in self._stream(order[start : start + CHUNK], requests) for item in batch]
-            if self._hook_runs() <= before:
-                self.on_failure()
-                raise CellFailure("vllm answered without running the method's hooks; nothing of it is kept")
-            yield held
-
-    def _stream(self, order: list[int], requests: list[tuple[list[int], Any]]) -> Iterator[list[tuple[int, Any]]]:
-        """As `LLM.generate` does it, but what is finished does not wait for what is not."""
-        from vllm.sampling_params import RequestOutputKind
-
-        engine, whole = self.llm.llm_engine, False
-        self._streams += 1
-        places = {f"{self._streams}-{place}": place for place in order}  # never an id of an earlier, broken-off stream
-        try:
-            for name, place in places.items():
-                ids, settings = requests[place]
-                settings.output_kind = RequestOutputKind.FINAL_ONLY
-                engine.add_request(name, {"prompt_token_ids": ids}, settings)
-            while engine.has_unfinished_requests():
-                finished = [(places.pop(output.request_id), output) for output in engine.step() if output.finished]
-                if finished:
-                    yield finished
-            whole = True
-        except Exception as error:
-            raise CellFailure(f"vllm failed while answering: {type(error).__name__}: {first_line(error)}") from error
-        finally:
-            if not whole:  # also where whoever takes the answers failed: the engine still holds the rest
-                self.on_failure()
-        if places:
-            raise CellFailure(f"vllm left {len(places)} of {len(order)} requests without an answer")
-
-    def _hook_runs(self) -> int:
-        """How often hooks of a method that steers while answering have run; 0 without one."""
-        return (self.llm.collective_rpc("steering_invocations")[0] or 0) if self.steered else 0
-
-
-def _score(context: list[int], continuation: list[int], output: Any) -> Score:
-    there = output.prompt_logprobs[len(context) :]
-    found = [entry[token] for entry, token in zip(there, continuation, strict=True)]
-    return Score(sum(item.logprob for item in found), all(item.rank == 1 for item in found))
-
-
 def cpu_cache_bytes(available: int) -> int:
     """Bytes for keys and values on a CPU: an eighth of the free memory, within 1 to 4 GiB."""
     return min(4 * _GIB, max(_GIB, available // 8))
+
+
+def _free_gpu_bytes() -> int:
+    """Free memory of the GPU; 0 without one."""
+    if not has_cuda():
+        return 0
+    import torch
+
+    return torch.cuda.mem_get_info()[0]
+
+
+def _wait_for_memory(wanted: int) -> None:
+    """Until the GPU has (nearly) as much free memory as before the engine that just ended, or _FREED_S have passed."""
+    deadline = time.monotonic() + _FREED_S
+    while _free_gpu_bytes() < 0.95 * wanted:
+        if time.monotonic() > deadline:
+            log.warning("%.1f GiB of GPU memory were not freed", (wanted - _free_gpu_bytes()) / _GIB)
+            return
+        time.sleep(0.2)
 
 
 def _shape_digest(checkpoint: Path, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -55,6 +55,16 @@ def last_error(said: IO[bytes]) -> str | None:
     return found[0].strip() if found else None
 
 
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|OutOfMemory|MemoryError|bad_alloc|cannot allocate memory|Free memory on device", re.IGNORECASE
+)
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether an error's text means that an engine would need less memory."""
+    return bool(_OUT_OF_MEMORY.search(text))
+
+
 def first_line(error: BaseException) -> str:
     """An exception's message in one line."""
     return (str(error).strip().splitlines() or [""])[0][:300]

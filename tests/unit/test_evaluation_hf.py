@@ -18,7 +18,7 @@ from infosteer_bench.data.render import encode
 from infosteer_bench.errors import CellFailure, UserError
 from infosteer_bench.evaluation.answers import Score
 from infosteer_bench.evaluation.hf import HFEngine
-from infosteer_bench.evaluation.lm import EngineLM
+from infosteer_bench.evaluation.lm import Ask, EngineLM
 from infosteer_bench.grid import EvalConfig
 
 PROMPTS = [f"He had {n} apples{' and gave 5 away' * (n % 4)}, how many are left?{n}\n" for n in range(7)]
@@ -228,17 +228,17 @@ def test_out_of_memory_halves_the_batch(loud: Callable[..., Path], monkeypatch: 
     sizes = []
     generate = type(lm)._generate_batch
 
-    def tight(self: Any, prompts: list[list[int]], **kwargs: Any) -> Any:
-        sizes.append(len(prompts))
-        if len(prompts) > 2:
+    def tight(self: Any, asks: list[Any]) -> Any:
+        sizes.append(len(asks))
+        if len(asks) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return generate(self, prompts, **kwargs)
+        return generate(self, asks)
 
     monkeypatch.setattr(type(lm), "_generate_batch", tight)
     assert lm.generate_until(_asks(PROMPTS)) == expected
     assert sizes == [6, 3, 1, 1, 1, 1, 1, 1, 1]
 
-    def full(self: Any, prompts: list[list[int]], **kwargs: Any) -> Any:
+    def full(self: Any, asks: list[Any]) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(type(lm), "_generate_batch", full)
@@ -266,3 +266,51 @@ def test_progress_counts_requests(loud: Callable[..., Path]) -> None:
     lm.on_progress = lambda done, total: seen.append((done, total))
     lm.generate_until(_asks(PROMPTS))
     assert seen == [(3, 7), (6, 7), (7, 7)]
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_rows_that_ended_leave_the_batch(loud: Callable[..., Path], family: str) -> None:
+    """Answers of very different lengths, stop strings and ends in one batch: each as if it were alone."""
+    lm: Any = _engine(loud(family)).lm
+    alone = [_by_transformers(lm, prompt, list(lm.eos_ids)) for prompt in PROMPTS]
+    stop = max((text for _, text in alone), key=len)[3:6]
+    widths: list[int] = []
+    real = lm.model.forward
+
+    def counted(**kwargs: Any) -> Any:
+        widths.append(kwargs["input_ids"].shape[0])
+        return real(**kwargs)
+
+    lm.model.forward = counted
+    limits = [1 + n * (NEW - 1) // (len(PROMPTS) - 1) for n in range(len(PROMPTS))]
+    asks = [
+        Ask(encode(lm.tokenizer, prompt, None)[0], (stop,) if n % 2 else (), lm.eos_ids, limit)
+        for n, (prompt, limit) in enumerate(zip(PROMPTS, limits, strict=True))
+    ]
+    found = dict(item for batch in lm.generate_ids(asks) for item in batch)
+    assert len(widths) == max(answer.n_tokens for answer in found.values()), "one batch, until its longest answer ends"
+    assert widths[0] == len(PROMPTS)
+    assert min(widths) < len(PROMPTS) / 2
+    for n, (ids, _) in enumerate(alone):
+        expected = lm.finish(ids[: limits[n]], stops=asks[n].stops, stop_ids=asks[n].stop_ids)
+        assert str(found[n]) == str(expected)
+        if not asks[n].stops:
+            assert (found[n].n_tokens, found[n].finish_reason) == (expected.n_tokens, expected.finish_reason)
+
+
+def test_batches_hold_so_many_tokens(loud: Callable[..., Path]) -> None:
+    lm: Any = _engine(loud("llama"), batch_size=5, batch_tokens=64).lm
+    sizes: list[tuple[int, int]] = []
+
+    def run(batch: list[int]) -> list[int]:
+        sizes.append((len(batch), max(batch)))
+        return batch
+
+    lengths = [3, 70, 30, 31, 9, 5, 5, 5, 5, 5, 2]
+    placed = [
+        item
+        for members, found in lm._in_batches(lengths, lengths=lengths, run=run)
+        for item in zip(members, found, strict=True)
+    ]
+    assert sorted(placed) == list(enumerate(lengths))
+    assert sizes == [(1, 70), (2, 31), (5, 9), (3, 5)], "one row always goes, then 64 tokens or 5 rows"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -257,3 +258,53 @@ def test_options_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "kv_cache_memory_bytes" not in VLLMEngine(EvalConfig())._options(path, eager=True), (
         "the user's own choice counts"
     )
+
+
+def test_an_engine_without_memory_is_tried_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_module, "has_cuda", lambda: False)
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    path = build_tiny("qwen2", tmp_path / "a")
+    engine = VLLMEngine(EvalConfig())
+    room: list[int] = []
+    enough = 2
+
+    def start(checkpoint: Path, shape: str, *, eager: bool) -> str | None:
+        room.append(engine._options(checkpoint, eager=eager)["kv_cache_memory_bytes"])
+        return None if len(room) > enough else "vllm could not start: torch.OutOfMemoryError: CUDA out of memory."
+
+    monkeypatch.setattr(engine, "_start_once", start)
+    assert engine._start(path, "shape", eager=True) is None
+    assert [a // b for a, b in itertools.pairwise(room)] == [2, 2]
+    enough = 99
+    assert "out of memory" in str(engine._start(path, "shape", eager=True))
+    assert len(room) == 5, "three halvings in all, then the cell fails"
+
+    monkeypatch.setattr(engine, "_start_once", lambda *_, **__: "vllm could not start: ValueError: no such layer")
+    engine._halvings = 0
+    assert "no such layer" in str(engine._start(path, "shape", eager=True))
+    assert engine._halvings == 0
+
+
+def test_what_a_dying_engine_said_is_told(tmp_path: Path) -> None:
+    engine = VLLMEngine(EvalConfig())
+    assert engine._give_up() is None
+    with (tmp_path / "said").open("w+b") as said:
+        said.write(b"INFO x\nRuntimeError: something odd\n")
+        engine._said = said
+        assert engine._give_up() == "RuntimeError: something odd"
+        assert engine._halvings == 0
+        said.truncate(0)
+        said.write(b"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n")
+        assert "out of memory" in str(engine._give_up())
+        assert engine._halvings == 1
+
+
+def test_freed_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    free = iter([10, 50, 97, 100])
+    monkeypatch.setattr(vllm_module, "_free_gpu_bytes", lambda: next(free))
+    vllm_module._wait_for_memory(100)
+    assert next(free) == 100
+    monkeypatch.setattr(vllm_module, "_free_gpu_bytes", lambda: 0)
+    monkeypatch.setattr(vllm_module, "_FREED_S", 0.3)
+    vllm_module._wait_for_memory(2**30)
+    assert "1.0 GiB of GPU memory were not freed" in caplog.text

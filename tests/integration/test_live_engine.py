@@ -207,3 +207,21 @@ def test_weights_that_change_between_record_and_load(
     assert len(failures) == len(TASKS)
     assert all("are not those of its record" in failure for failure in failures)
     assert not (tmp_path / "run" / "answers").exists()
+
+
+# --- parity
+
+
+def test_hf_and_vllm_give_the_same_answers(tmp_path: Path) -> None:
+    """`eval --parity` over the fifteen tasks on an embedded model: 99 percent equal, each engine with itself too."""
+    model = MODELS / "mini-llama"
+    options = ["--data-root", "miniworld", "--limit", "8", "--set", "eval.max_new_tokens=24"]
+    out, err = run(["eval", "--checkpoint", str(model), "--parity", *options], tmp_path, VLLM_CPU_KVCACHE_SPACE=SPACE)
+    assert "parity: vllm, the second time: answering 15 tasks" in err
+    found = json.loads((tmp_path / "runs/eval/parity.json").read_text())
+    assert found["dtype"] == "float32"
+    assert len(found["tasks"]) == 15
+    for pair in (found["all"]["engines"], *found["all"]["again"].values()):
+        assert pair["n_items"] == 120
+        assert pair["same_answers"] >= 119
+    assert f"{120 - found['all']['engines']['same_answers']} items with different answers by hf and vllm" in out

@@ -60,7 +60,7 @@ def test_plain_lm_eval_runs_all_fifteen(tmp_path: Path, data_root: Path) -> None
 @pytest.mark.integration
 def test_our_hf_engine_scores_as_lm_evals_own(tmp_path: Path) -> None:
     """The same checkpoint, YAMLs and limit by stock `lm_eval --model hf` and by `eval`: the same answers and scores."""
-    data, model = tmp_path / "data", MINIWORLD / "mini-qwen2"
+    data, model = tmp_path / "data", MINIWORLD / "mini-llama"
     run(["miniworld", "data", "--output", str(data)], tmp_path)
     environment = {**os.environ, "INFOSTEER_DATA_ROOT": str(data), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     command = [

@@ -161,7 +161,7 @@ class HFLM(EngineLM):
         """`run` over batches of similar length, longest first: places in `items`, and what `run` gave for them.
 
         lengths: tokens that each row will hold. A batch is eval.batch_size rows and eval.batch_tokens tokens at most.
-        Out of GPU memory halves the batch size, for good. Raises CellFailure if one row alone does not fit.
+        Out of memory halves the batch size, for good. Raises CellFailure if one row alone does not fit.
         """
         order = sorted(range(len(items)), key=lambda i: -lengths[i])
         while order:
@@ -169,11 +169,15 @@ class HFLM(EngineLM):
             members = order[: max(1, rows)]
             try:
                 found = run([items[i] for i in members])
-            except torch.OutOfMemoryError as error:
+            except (
+                RuntimeError
+            ) as error:  # torch.OutOfMemoryError is one; on a CPU the allocator's has no type of its own
+                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                    raise
                 if len(members) == 1:
-                    raise CellFailure(f"out of GPU memory on a single row of {lengths[members[0]]} tokens") from error
+                    raise CellFailure(f"out of memory on a single row of {lengths[members[0]]} tokens") from error
                 self._batch_size = max(1, len(members) // 2)
-                log.warning("out of GPU memory: batch size is now %d", self._batch_size)
+                log.warning("out of memory: batch size is now %d", self._batch_size)
                 found = None
             if found is None:  # outside the handler, whose traceback holds on to the failed batch's tensors
                 gc.collect()

@@ -222,7 +222,16 @@ def test_a_long_prompt_loses_its_oldest_tokens_and_keeps_bos(loud: Callable[...,
     assert lm._fit(ids[:10], room=NEW) == ids[:10]
 
 
-def test_out_of_memory_halves_the_batch(loud: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "full",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+)
+def test_out_of_memory_halves_the_batch(
+    loud: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, full: RuntimeError
+) -> None:
     lm: Any = _engine(loud("qwen2"), batch_size=6).lm
     expected = lm.generate_until(_asks(PROMPTS))
     sizes = []
@@ -231,18 +240,24 @@ def test_out_of_memory_halves_the_batch(loud: Callable[..., Path], monkeypatch: 
     def tight(self: Any, asks: list[Any]) -> Any:
         sizes.append(len(asks))
         if len(asks) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise full
         return generate(self, asks)
 
     monkeypatch.setattr(type(lm), "_generate_batch", tight)
     assert lm.generate_until(_asks(PROMPTS)) == expected
     assert sizes == [6, 3, 1, 1, 1, 1, 1, 1, 1]
 
-    def full(self: Any, asks: list[Any]) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    def fail(error: RuntimeError) -> None:
+        def raising(self: Any, asks: list[Any]) -> Any:
+            raise error
 
-    monkeypatch.setattr(type(lm), "_generate_batch", full)
+        monkeypatch.setattr(type(lm), "_generate_batch", raising)
+
+    fail(full)
     with pytest.raises(CellFailure, match="single row"):
+        lm.generate_until(_asks(PROMPTS))
+    fail(RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
         lm.generate_until(_asks(PROMPTS))
 
 

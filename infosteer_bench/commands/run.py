@@ -66,7 +66,8 @@ def eval_command(options: argparse.Namespace) -> int:
                 f"--parity compares both engines, --backend {options.backend} names one", allowed="one of them"
             )
         choose_backend("vllm")  # refused before anything is read if it is not installed
-        plan, places = _plan(grid, options)
+        # which engine would answer by itself is no news here
+        plan, places = plan_grid(grid, data_root=options.data_root, model_root=options.model_root, quiet=True)
         return parity(plan, run_dir, places, quiet=options.quiet)
     plan, places = _plan(grid, options)
     return _run(plan, run_dir, places, options, Storage(keep=True))

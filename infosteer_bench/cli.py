@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from infosteer_bench import __version__
-from infosteer_bench.errors import UserError
+from infosteer_bench.errors import UserError, is_disk_full
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,6 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train and evaluate a grid, then build its leaderboard; rerun to resume")
     _add_grid_options(run)
     run.add_argument("--dry-run", action="store_true", help="print what would be done, do nothing")
+    run.add_argument(
+        "--tflops", type=_amount, metavar="X", help="with --dry-run: the TFLOP/s that trainings will reach"
+    )
     run.add_argument("--keep-checkpoints", action="store_true", help="keep them after all their cells are done")
     run.add_argument(
         "--max-checkpoints-on-disk",
@@ -112,6 +115,16 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_profile(commands)
 
+    doctor = commands.add_parser("doctor", help="is this machine ready, and for a grid? each line with its mend")
+    doctor.add_argument("--start-vllm", action="store_true", help="start an engine on an embedded model (a minute)")
+    _add_grid_options(doctor)
+    doctor.set_defaults(handler="infosteer_bench.commands.doctor:doctor_command")
+
+    show = commands.add_parser("show", help="everything recorded of a checkpoint or cell, and its files")
+    show.add_argument("key", metavar="KEY", help="a key, or its beginning")
+    show.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    show.set_defaults(handler="infosteer_bench.commands.show:show_command")
+
     listing = commands.add_parser("list", help="list models, methods, tasks, mixes or grids")
     listing.add_argument("what", choices=["models", "methods", "tasks", "mixes", "grids"])
     listing.add_argument("--include-path", type=Path, metavar="DIR", help="with tasks: further lm-eval task YAMLs")
@@ -185,6 +198,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
 def _seeds(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) != len(parts):
@@ -235,3 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        where = f" ({options.output})" if getattr(options, "output", None) else ""
+        mend = "make room, the same command goes on (run --max-checkpoints-on-disk N needs less of it)"
+        print(f"infosteer-bench: the disk is full{where}; next: {mend}", file=sys.stderr)
+        return 2

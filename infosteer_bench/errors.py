@@ -7,6 +7,7 @@ and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -26,6 +27,17 @@ class UserError(Exception):
 
 class CellFailure(Exception):
     """One checkpoint or cell failed; the run goes on with the others and ends with exit code 1."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that a disk or quota is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):  # libraries in other languages tell it by text only
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str], *, hint: str | None = None) -> UserError:

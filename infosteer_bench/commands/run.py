@@ -23,19 +23,20 @@ def run_command(options: argparse.Namespace) -> int:
     """Train and evaluate what is not done yet, then build the leaderboard."""
     if options.keep_checkpoints and options.max_checkpoints_on_disk:
         raise UserError("--keep-checkpoints and --max-checkpoints-on-disk exclude one another", allowed="one of them")
-    grid = _grid(options)
+    grid = chosen_grid(options)
     run_dir = _run_dir(options, grid)
     plan, places = _plan(grid, options)
+    storage = Storage(options.keep_checkpoints, options.max_checkpoints_on_disk)
     if options.dry_run:
-        return _dry_run(plan, run_dir)
-    return _run(plan, run_dir, places, options, Storage(options.keep_checkpoints, options.max_checkpoints_on_disk))
+        return _dry_run(plan, run_dir, storage, options.tflops)
+    return _run(plan, run_dir, places, options, storage)
 
 
 def train_command(options: argparse.Namespace) -> int:
     """Train the grid's checkpoints in this process, or in every rank of a launcher; evaluate nothing."""
     from infosteer_bench.runs.local import train_only
 
-    grid = _grid(options)
+    grid = chosen_grid(options)
     run_dir = _run_dir(options, grid)
     plan, places = _plan(grid, options)
     failures = train_only(plan, run_dir, places, quiet=options.quiet)
@@ -73,7 +74,7 @@ def eval_command(options: argparse.Namespace) -> int:
     return _run(plan, run_dir, places, options, Storage(keep=True))
 
 
-def _grid(options: argparse.Namespace) -> Grid:
+def chosen_grid(options: argparse.Namespace) -> Grid:
     """The grid that the options ask for. Raises UserError."""
     settings = list(options.set)
     if options.limit:
@@ -180,8 +181,16 @@ def _notes(plan: Plan) -> list[str]:
     return notes
 
 
-def _dry_run(plan: Plan, run_dir: Path) -> int:
-    """Print the plan and how far it is; exit 0."""
+def _dry_run(plan: Plan, run_dir: Path, storage: Storage, tflops: float | None) -> int:
+    """Print the plan, how far it is and what the rest will cost; exit 0."""
+    from infosteer_bench.runs.estimate import (
+        REACHED,
+        estimate,
+        machine_throughput,
+        measured_throughput,
+        room,
+        would_not_fit,
+    )
     from infosteer_bench.runs.survey import survey
 
     found = survey(plan, run_dir)
@@ -191,6 +200,28 @@ def _dry_run(plan: Plan, run_dir: Path) -> int:
     print(f"stale cells of earlier settings: {found.stale}")
     for problem in found.problems:
         print(f"damaged: {problem}")
+    cost = estimate(plan, found, storage)
+    if found.missing:
+        measured = measured_throughput(plan, found.records)
+        if tflops:
+            speed, why = tflops * 1e12, "as stated"
+        elif measured:
+            speed, why = measured, "as its finished trainings reached"
+        else:
+            speed = REACHED * machine_throughput(plan.grid.train.precision)
+            why = f"{REACHED:.0%} of what large matrix products reach here; --tflops states another"
+        train_h, answer_h = cost.hours(speed)
+        print(f"to train: {cost.n_train} checkpoints, about {cost.trained_tokens / 1e6:.1f} million tokens")
+        print(
+            f"time: about {train_h:.2g} h of training, at most {answer_h:.2g} h of answering, on one device at "
+            f"{speed / 1e12:.3g} TFLOP/s ({why})"
+        )
+        print(
+            f"space: {cost.disk_bytes / 1e9:.2f} GB of checkpoints at once, {cost.memory_bytes / 1e9:.2f} GB of "
+            "memory for weights, gradients and optimizer"
+        )
+        for line in would_not_fit(cost, room(run_dir)):
+            print(f"would not fit: {line}")
     for planned in plan.checkpoints:
         left = found.open_tasks[planned.key]
         print(f"  {planned.label}: {len(planned.tasks) - len(left)}/{len(planned.tasks)} cells done")

@@ -38,6 +38,7 @@ class VLLMLM(EngineLM):
     def generate_ids(self, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Generation]]]:
         """See `EngineLM.generate_ids`."""
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
         requests = [
             (
@@ -47,6 +48,7 @@ class VLLMLM(EngineLM):
                     max_tokens=ask.max_new_tokens,
                     stop=list(ask.stops) or None,
                     stop_token_ids=list(ask.stop_ids) or None,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
                 ),
             )
             for ask in asks
@@ -63,8 +65,15 @@ class VLLMLM(EngineLM):
     def score_ids(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[int, Score]]]:
         """See `EngineLM.score_ids`; the logprobs of the prompt's own tokens, from one prefill each."""
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
-        settings = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, detokenize=False)
+        settings = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            prompt_logprobs=1,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
         for batch in self._run([(context + continuation, settings) for context, continuation in pairs]):
             yield [(place, _score(*pairs[place], output)) for place, output in batch]
 
@@ -87,15 +96,12 @@ class VLLMLM(EngineLM):
 
     def _stream(self, order: list[int], requests: list[tuple[list[int], Any]]) -> Iterator[list[tuple[int, Any]]]:
         """As `LLM.generate` does it, but what is finished does not wait for what is not."""
-        from vllm.sampling_params import RequestOutputKind
-
         engine, whole = self.llm.llm_engine, False
         self._streams += 1
         places = {f"{self._streams}-{place}": place for place in order}  # never an id of an earlier, broken-off stream
         try:
             for name, place in places.items():
                 ids, settings = requests[place]
-                settings.output_kind = RequestOutputKind.FINAL_ONLY
                 engine.add_request(name, {"prompt_token_ids": ids}, settings)
             while engine.has_unfinished_requests():
                 finished = [(places.pop(output.request_id), output) for output in engine.step() if output.finished]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infosteer_bench import provenance
-from infosteer_bench.errors import CellFailure
+from infosteer_bench.errors import CellFailure, is_disk_full
 from infosteer_bench.records import CellRecord, CheckpointRecord, samples_path, write_items
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint, cell_identity, cell_key, stand_ins, task_split
 
@@ -172,6 +172,8 @@ class Examiner:
         key = cell_key(planned.key, task, identity)
         fields: dict[str, Any]
         if isinstance(result, Exception):
+            if is_disk_full(result):
+                raise result  # no cell could be recorded, this failure neither
             fields = {"status": "failed", "error": self.failure(f"{planned.key}--{task}", result)}
         else:
             sha256 = write_items(samples_path(self.run_dir, key), result.rows)

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import pickle
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ def locked(run_dir: Path) -> Iterator[int]:
                 )
             time.sleep(0.1)
         handle.truncate(0)
-        handle.write(f"process {os.getpid()}")
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}")
         handle.flush()
         yield handle.fileno()
 
@@ -180,9 +181,9 @@ def _taken(handle: IO[str]) -> bool:
 
 
 def _alive(holder: str) -> bool:
-    """Whether "process 123" still runs; true where nobody can say."""
-    number = holder.removeprefix("process ")
-    if not number.isdecimal():
+    """Whether "process 123 on HOST" still runs; true where nobody can say, as of another host's."""
+    number, _, host = holder.removeprefix("process ").partition(" on ")
+    if not number.isdecimal() or host != socket.gethostname():
         return True
     try:
         os.kill(int(number), 0)

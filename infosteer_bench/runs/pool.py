@@ -11,6 +11,7 @@ goes, however it goes, its workers end too, and the folder stays locked until th
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -21,14 +22,16 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from unittest import mock
 
 from infosteer_bench.device import has_cuda
-from infosteer_bench.errors import UserError
+from infosteer_bench.errors import UserError, is_disk_full
 from infosteer_bench.methods import register_file
 from infosteer_bench.runs.group import run_group
 from infosteer_bench.runs.storage import Storage
@@ -114,6 +117,9 @@ class Pool:
         waiting = deque(places)
         failed: dict[int, list[str]] = {}
         self._file = _written(self.payload)
+        # Killed workers leave semaphores of libraries behind; the tracker frees them, and need not say so.
+        with mock.patch.dict(os.environ, {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}):
+            resource_tracker.ensure_running()
         try:
             for _ in range(min(self.task.workers, len(waiting))):
                 self._start(waiting.popleft())
@@ -152,6 +158,8 @@ class Pool:
             if waiting:
                 self._start(waiting.popleft())
             return
+        if kind == "full":
+            raise OSError(errno.ENOSPC, content)
         if kind != "done":
             getattr(self.progress, kind)(*content[0], **content[1])
             return
@@ -219,8 +227,14 @@ def _work(line: Connection, method_files: tuple[str, ...], task_file: Path, lock
     worker = Worker(task.plan, task.run_dir, task.places, cast("Progress", _Told(line)))
     while (place := line.recv()) is not None:
         planned = task.plan.checkpoints[place]
-        with own_threads(planned.model, task.workers):
-            failures = run_group(worker, [planned], task.found, task.storage)
+        try:
+            with own_threads(planned.model, task.workers):
+                failures = run_group(worker, [planned], task.found, task.storage)
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            line.send(("full", str(error)))
+            break
         line.send(("done", failures))
     worker.close_engine()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infosteer_bench import provenance
-from infosteer_bench.errors import CellFailure
+from infosteer_bench.errors import CellFailure, is_disk_full
 from infosteer_bench.records import CellRecord, CheckpointRecord, CorruptRecord, read_record, write_atomic
 from infosteer_bench.runs.examiner import Examiner
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint
@@ -67,6 +67,8 @@ class Worker:
         except Exception as error:  # the other checkpoints go on
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 raise  # a rank that went on alone would leave the others waiting: the launcher ends them all
+            if is_disk_full(error):
+                raise  # no other checkpoint would fare better
             record = self._record(planned, status="failed", error=self._failure(planned.key, error))
         if self.records and (record.status == "success" or not self._has_record(planned)):
             record.save(self.run_dir)

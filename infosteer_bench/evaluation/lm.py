@@ -120,7 +120,8 @@ class EngineLM(TemplateLM):
             head, tail = heads[context] or [self.prefix_token_id], ends[continuation]
             if not tail:
                 raise ValueError(f"continuation {continuation!r} of {context[-40:]!r} has no tokens")
-            pairs.append((self._fit(head, room=len(tail)), tail))
+            # vLLM scores no prompt that fills its window: it always writes a token behind
+            pairs.append((self._fit(head, room=len(tail) + 1), tail))
         self._keep(store, list(missing), self.score_ids(pairs), total=len(set(keys)))
         return [cast("Score", answer) for answer in self._given(store, requests, keys)]
 
@@ -162,7 +163,7 @@ class EngineLM(TemplateLM):
             windows = utils.get_rolling_token_windows(
                 token_list=self.tok_encode(text, add_special_tokens=False),
                 prefix_token=self.prefix_token_id,
-                max_seq_len=self.max_length - 1,
+                max_seq_len=self.max_length - 2,  # with the token before it still one short of the window, as above
                 context_len=1,
             )
             parts = self.score_ids([utils.make_disjoint_window(window) for window in windows])

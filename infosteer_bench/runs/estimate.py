@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,27 +144,35 @@ def measured_throughput(plan: Plan, records: dict[str, CheckpointRecord]) -> flo
 
 def machine_throughput(dtype: str = "float32", *, size: int = 1024, seconds: float = 0.5) -> float:
     """FLOP/s of large matrix products on this machine's first GPU, or its CPU; trainings reach a part of it."""
-    import torch
-
-    device = "cuda" if has_cuda() else "cpu"
-    size = 8192 if has_cuda() else size
-    kind = torch.bfloat16 if has_cuda() and dtype in ("bf16", "bfloat16") else torch.float32
-    a = torch.randn(size, size, device=device, dtype=kind)
-    torch.matmul(a, a)
-    _wait()
+    product, size = _gpu_product(dtype) if has_cuda() else _cpu_product(size)
+    product()
     begun, count = time.perf_counter(), 0
     while time.perf_counter() - begun < seconds:
-        torch.matmul(a, a)
-        _wait()
+        product()
         count += 1
     return 2 * size**3 * count / (time.perf_counter() - begun)
 
 
-def _wait() -> None:
-    if has_cuda():
-        import torch
+def _cpu_product(size: int) -> tuple[Callable[[], Any], int]:
+    """By numpy, which planning can afford to import."""
+    import numpy as np
 
+    a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
+    return lambda: a @ a, size
+
+
+def _gpu_product(dtype: str) -> tuple[Callable[[], Any], int]:
+    import torch
+
+    size = 8192
+    kind = torch.bfloat16 if dtype in ("bf16", "bfloat16") else torch.float32
+    a = torch.randn(size, size, device="cuda", dtype=kind)
+
+    def product() -> None:
+        torch.matmul(a, a)
         torch.cuda.synchronize()
+
+    return product, size
 
 
 def room(run_dir: Path) -> dict[str, int]:

@@ -177,3 +177,23 @@ def test_a_swap_that_did_nothing_is_found(
     assert engine.engine_starts == starts + 1, "a fresh engine replaces one that does not take weights"
     assert engine._wrong_weights(models[1]) is None
     assert capfd.readouterr() == ("", ""), "a start is silent"
+
+
+def test_texts_longer_than_the_window(engine: Engine, models: tuple[Path, Path]) -> None:
+    """Cut on the left alike by both engines, for answers, for scores and for whole texts."""
+    hf = make_engine("hf", eval_config=CONFIG)
+    for one in (engine, hf):
+        one.load(models[0], weight_digest="0", runtime=None)
+    long = " ".join(f"He had {n} apples" for n in range(900))
+    found = []
+    for one in (engine, hf):
+        asked = Instance("generate_until", {}, (long, {"until": ["\n\n"]}), 0)
+        pair = Instance("loglikelihood", {}, (long, " and gave 5 away"), 0)
+        text = Instance("loglikelihood_rolling", {}, (long,), 0)
+        lm = one.lm
+        found.append((lm.generate_until([asked])[0], lm.loglikelihood([pair])[0], lm.loglikelihood_rolling([text])[0]))
+        assert lm.n_cut_prompts == 2
+    (ours, (score, greedy), whole), (theirs, (their_score, their_greedy), their_whole) = found
+    assert str(ours) == str(theirs)
+    assert (score, greedy) == (pytest.approx(their_score, abs=1e-3), their_greedy)
+    assert whole == pytest.approx(their_whole, rel=1e-5)

@@ -29,6 +29,7 @@ from infosteer_bench.evaluation.lm import EngineLM, end_token_ids, window
 from infosteer_bench.evaluation.quiet import debug, quiet
 from infosteer_bench.evaluation.vllm_lm import VLLMLM
 from infosteer_bench.evaluation.vllm_process import (
+    Watch,
     descendants,
     end,
     engine_environment,
@@ -70,6 +71,7 @@ class VLLMEngine:
         self._loaded: tuple[Path, str, str] | None = None
         self._processes: set[psutil.Process] = set()
         self._said: IO[bytes] | None = None  # what they write to stderr; without a name, so gone when they are
+        self._watch: Watch | None = None
         self._halvings = 0
         self._free_before = 0
 
@@ -114,6 +116,9 @@ class VLLMEngine:
     def close(self) -> None:
         """End the engine's processes and free its memory."""
         llm, self._llm, self._lm, self._loaded, self._shape = self._llm, None, None, None, None
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
         if llm is not None:
             with quiet():
                 llm.llm_engine.engine_core.shutdown()
@@ -180,6 +185,8 @@ class VLLMEngine:
             return f"vllm could not start on {checkpoint}: {cause}"
         finally:
             self._processes = descendants() - before
+            if self._llm is not None:
+                self._watch = Watch(self._llm.llm_engine.engine_core, self._processes)
 
     def _steer(self, runtime: dict[str, Any] | None) -> str | None:
         """Attach what the method needs while answering, or take the last one's hooks out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing.util
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -16,6 +17,7 @@ from infosteer_bench.evaluation.quiet import debug
 from infosteer_bench.evaluation.vllm_worker import OWNER
 
 _STOP_TIMEOUT_S = 20
+_POLL_S, _GRACE_S = 1.0, 5.0
 
 
 @contextmanager
@@ -80,6 +82,51 @@ def descendants() -> set[psutil.Process]:
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+class Watch:
+    """Ends our waiting for an engine whose processes have died; a thread of its own until `stop`.
+
+    vLLM 0.32 tells of a dead engine in most cases, but one killed at the wrong moment (by the kernel for memory, say)
+    leaves its client waiting for ever: then what is waited for is failed from here.
+    """
+
+    def __init__(self, core: Any, processes: Iterable[psutil.Process]) -> None:
+        self._core = core
+        self._processes = [process for process in processes if _is_engine(process)]  # helpers may come and go
+        self._stopped = threading.Event()
+        threading.Thread(target=self._look, daemon=True, name="engine-watch").start()
+
+    def stop(self) -> None:
+        """Look no longer."""
+        self._stopped.set()
+
+    def _look(self) -> None:
+        while not self._stopped.wait(_POLL_S):
+            if all(map(_runs, self._processes)):
+                continue
+            # vLLM's own monitor comes first; what is asked of a dead engine later is not to wait either
+            while not self._stopped.wait(_GRACE_S):
+                error = RuntimeError("a process of the engine was killed")
+                self._core.outputs_queue.put_nowait(error)
+                for future in list(self._core.utility_results.values()):
+                    if not future.done():
+                        future.set_exception(error)
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    """Whether it bears the name that vLLM gives to its engine and its workers."""
+    try:
+        return "VLLM::" in " ".join([process.name(), *process.cmdline()])
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end(processes: Iterable[psutil.Process]) -> None:

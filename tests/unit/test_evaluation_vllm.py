@@ -308,3 +308,25 @@ def test_freed_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     monkeypatch.setattr(vllm_module, "_FREED_S", 0.3)
     vllm_module._wait_for_memory(2**30)
     assert "1.0 GiB of GPU memory were not freed" in caplog.text
+
+
+def test_waiting_for_a_dead_engine_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    import queue
+    from concurrent.futures import Future
+
+    from infosteer_bench.evaluation import vllm_process
+
+    monkeypatch.setattr(vllm_process, "_POLL_S", 0.05)
+    monkeypatch.setattr(vllm_process, "_GRACE_S", 0.05)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "VLLM::EngineCore"])
+    call: Future[None] = Future()
+    core = SimpleNamespace(outputs_queue=queue.Queue(), utility_results={1: call})
+    watch = vllm_process.Watch(core, [psutil.Process(process.pid)])
+    with pytest.raises(queue.Empty):
+        core.outputs_queue.get(timeout=0.5)
+    process.kill()  # and not waited for: a zombie counts as dead
+    assert "was killed" in str(core.outputs_queue.get(timeout=10))
+    with pytest.raises(RuntimeError, match="was killed"):
+        call.result(timeout=10)
+    watch.stop()
+    process.wait()

@@ -22,7 +22,10 @@ def run_group(worker: Worker, group: list[PlannedCheckpoint], found: Survey, sto
     for planned in group:
         if found.open_tasks[planned.key]:
             left = _scored(worker, planned, found)
-            jobs += [(planned, left)] if left else []
+            if left:
+                jobs.append((planned, left))
+            elif not storage.keep:  # left over from a run that was stopped before it dropped them
+                worker.drop_weights(planned)
     if storage.most is not None:  # what lies there already makes room first
         jobs.sort(key=lambda job: not worker.has_weights(job[0], found.records.get(job[0].key)))
     size = storage.most or max(1, len(jobs))

@@ -5,12 +5,12 @@ INFOSTEER_CACHE names the folder (default ~/.cache/infosteer_bench). Deleting it
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from infosteer_bench.records import digest, write_atomic
+from infosteer_bench.records import CorruptRecord, digest, read_sealed, write_sealed
 
 
 def cache_dir() -> Path:
@@ -29,14 +29,9 @@ def remembered_digest(kind: str, paths: Sequence[Path], compute: Callable[[], st
     key = digest([kind, [[name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in stats]], length=32)
     store = cache_dir() / "digests" / f"{key}.json"
     try:
-        value = json.loads(store.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        value = None
-    if isinstance(value, str):
-        return value
-    value = compute()
-    try:
-        write_atomic(store, json.dumps(value) + "\n")
-    except OSError:
-        pass
+        return read_sealed(store)["digest"]
+    except (CorruptRecord, KeyError):
+        value = compute()
+    with suppress(OSError):
+        write_sealed(store, {"digest": value})
     return value

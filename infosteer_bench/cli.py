@@ -47,9 +47,24 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--workers",
-        type=_positive,
+        type=_count,
         metavar="N",
-        help="processes side by side; default: one per core, at most 8, for small models (under 10 M) on a CPU, else 1",
+        help="processes side by side; default: one per GPU; on a CPU one per core (at most 8) for models under 10 M, "
+        "else 1; 0: no other process",
+    )
+    run.add_argument(
+        "--retries",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="new workers for a checkpoint whose worker died or hung; default 2",
+    )
+    run.add_argument(
+        "--max-silence",
+        type=_amount,
+        default=60.0,
+        metavar="MIN",
+        help="minutes after which a worker that reports nothing is taken for hung; default 60",
     )
     run.set_defaults(handler="infosteer_bench.commands.run:run_command")
 
@@ -134,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_profile(commands: Any) -> None:
     profile = commands.add_parser("profile", help="what training and evaluating cost here, as ratios")
-    kinds = profile.add_subparsers(dest="what", required=True, metavar="train|eval", parser_class=_Parser)
+    kinds = profile.add_subparsers(dest="what", required=True, metavar="train|eval|runs", parser_class=_Parser)
 
     train = kinds.add_parser("train", help="a training step under each method, against plain fine-tuning")
     train.add_argument("--shape", default="qwen2.5-1.5b", metavar="ID", help="a catalog model's; weights are random")
@@ -164,6 +179,13 @@ def _add_profile(commands: Any) -> None:
     evaluate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="eval.FIELD=VALUE")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all of it there too")
     evaluate.set_defaults(handler="infosteer_bench.commands.profile:eval_command")
+
+    runs = kinds.add_parser("runs", help="planning a large grid, finding it finished, building its board")
+    runs.add_argument("--cells", type=_positive, default=900, metavar="N", help="of the finished run; default 900")
+    runs.add_argument("--items", type=_positive, default=1000, metavar="N", help="of each cell; default 1000")
+    runs.add_argument("--plan", type=_positive, default=10_000, metavar="N", help="cells to plan; default 10000")
+    runs.add_argument("--json", type=Path, metavar="FILE", help="write all of it there too")
+    runs.set_defaults(handler="infosteer_bench.commands.profile:runs_command")
 
 
 def _add_grid_options(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +217,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,17 @@ def has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name each."""
+    if not has_cuda():
+        return ()
+    import torch
+
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = torch.cuda.device_count()
+    return tuple(given[:count] or map(str, range(count)))
 
 
 def reset_peak_memory() -> None:

@@ -265,6 +265,23 @@ def serving() -> str:
     return _text_table(header, rows)
 
 
+def scale() -> str:
+    """What `profile runs` measured, from the files that are kept."""
+    rows: list[list[str]] = []
+    for file in sorted((MEASURED / "runs").glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        cells = f"{found['cells']} cells x {found['items']} items"
+        rows.append(
+            [
+                found["provenance"]["device"],
+                f"{cells}: {found['rerun_s']:.1f} s",
+                f"{cells}: {found['leaderboard_s']:.1f} s",
+                f"{found['planned_cells']} cells: {found['plan_s']:.1f} s",
+            ]
+        )
+    return _text_table(["measured on", "a finished run again", "`leaderboard`", "`--dry-run`"], rows)
+
+
 def _accuracies(folder: Path) -> dict[tuple[str, str, str], float]:
     """(model, method, task) -> percent of a kept board's default arms; {} where there is no board."""
     if not (folder / "leaderboard.csv").is_file():
@@ -290,6 +307,7 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
         "knowledge": lambda: knowledge(root),
         "costs": costs,
         "serving": serving,
+        "scale": scale,
         "commands": commands,
         "models": models,
         "methods": methods,

@@ -79,6 +79,24 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         os.close(folder)
 
 
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write JSON atomically, with the digest of its content."""
+    sealed = {**value, "content_digest": digest(value)}
+    write_atomic(path, json.dumps(sealed, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote. Raises CorruptRecord if it is not whole, or not there."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        claimed = value.pop("content_digest")
+        if claimed == digest(value):
+            return value
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CorruptRecord(f"{path}: {type(error).__name__}") from None
+    raise CorruptRecord(f"{path}: content does not match its digest")
+
+
 class Record(BaseModel):
     """Common to both records. `content_digest` covers all other fields and is checked on read."""
 
@@ -94,9 +112,8 @@ class Record(BaseModel):
 
     def save(self, run_dir: Path) -> Path:
         """Write atomically to its place below `run_dir`."""
-        data = self.model_dump(mode="json")
         path = run_dir / self.FOLDER / f"{self.key}.json"
-        write_atomic(path, json.dumps({**data, "content_digest": digest(data)}, indent=1, ensure_ascii=False) + "\n")
+        write_sealed(path, self.model_dump(mode="json"))
         return path
 
 
@@ -116,7 +133,8 @@ class CheckpointRecord(Record):
     runtime: dict[str, Any] | None = None  # what inference needs beyond the weights
     data: dict[str, Any] = {}  # sources with rows and sha256, stand_ins, dropped rows
     training: dict[str, Any] = {}  # steps, tokens, loss_final, time_s, step_time_s, peak_memory_bytes, warnings
-    files: dict[str, str] = {}  # file name below `path` -> sha256
+    files: dict[str, str] = {}  # of what was trained: file name below `path` -> sha256
+    curve_sha256: str | None = None
 
 
 class CellRecord(Record):
@@ -159,13 +177,10 @@ class CorruptRecord(Exception):
 
 def read_record(path: Path, kind: type[R]) -> R:
     """Read and verify one record. Raises CorruptRecord; the caller decides whether to redo the work."""
+    data = read_sealed(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        claimed = data.pop("content_digest")
-        if claimed != digest(data):
-            raise CorruptRecord(f"{path}: content does not match its digest")
         record = kind.model_validate(data)
-    except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
+    except ValidationError as error:
         raise CorruptRecord(f"{path}: {type(error).__name__}") from None
     if record.schema_version != SCHEMA_VERSION or record.key != path.stem:
         raise CorruptRecord(f"{path}: schema {record.schema_version}, key {record.key}")

@@ -1,4 +1,4 @@
-"""`profile train` and `profile eval`: measure on this machine, print a table, keep everything as JSON."""
+"""`profile train`, `eval` and `runs`: measure on this machine, print a table, keep everything as JSON."""
 
 from __future__ import annotations
 
@@ -65,6 +65,21 @@ def eval_command(options: argparse.Namespace) -> int:
         found = profile_eval(variants, plan.inputs.tasks, asking, backend=backend, on_progress=_told)
     found = {"model": model.id, **found}
     print("\n".join(eval_table(found)))
+    _keep(found, options.json)
+    return 0
+
+
+def runs_command(options: argparse.Namespace) -> int:
+    """As `train_command`, on a run that is invented."""
+    from infosteer_bench.profiling.runs import profile_runs
+
+    _check_json(options.json)
+    found = profile_runs(cells=options.cells, items=options.items, planned_cells=options.plan, on_progress=_told)
+    print(f"a finished run of {found['cells']} cells of {found['items']} items, whole commands:")
+    print(f"  leaderboard {found['leaderboard_s']:>8.2f} s")
+    print(f"  run again   {found['rerun_s']:>8.2f} s (the first time {found['first_rerun_s']:.2f} s)")
+    print(f"a plan of {found['planned_cells']} cells, nothing done yet:")
+    print(f"  dry run     {found['plan_s']:>8.2f} s")
     _keep(found, options.json)
     return 0
 

@@ -231,11 +231,15 @@ def _dry_run(plan: Plan, run_dir: Path, storage: Storage, tflops: float | None) 
 def _run(plan: Plan, run_dir: Path, places: Places, options: argparse.Namespace, storage: Storage) -> int:
     from infosteer_bench.leaderboard.publish import publish
     from infosteer_bench.runs.local import run
+    from infosteer_bench.runs.pool import Patience
 
-    outcome = run(
-        plan, run_dir, places, quiet=options.quiet, storage=storage, workers=getattr(options, "workers", None)
-    )
+    patience, workers = None, 0  # `eval` has one checkpoint and somebody who looks on
+    if options.command == "run":
+        patience, workers = Patience(options.retries, 60 * options.max_silence), options.workers
+    outcome = run(plan, run_dir, places, quiet=options.quiet, storage=storage, workers=workers, patience=patience)
     board = publish(run_dir, run_dir / "leaderboard") / "leaderboard.md" if outcome.done else "none, nothing is done"
+    if outcome.mended:
+        print(f"mended: {len(outcome.mended)} file(s) that did not verify, named in {run_dir / 'run.log'}")
     print(f"{outcome.done} of {plan.n_cells} cells done; leaderboard: {board}")
     return _ended(outcome.failures)
 

@@ -112,7 +112,7 @@ def _checks_of_run(plan: Plan, run_dir: Path, places: Places, probes: Probes, *,
     from infosteer_bench.runs.smoke import Problems, check, check_board, check_methods, check_tasks
 
     def whole_run(problems: Problems) -> str:
-        outcome = run(plan, run_dir, places, quiet=quiet, storage=Storage(keep=True), workers=1)
+        outcome = run(plan, run_dir, places, quiet=quiet, storage=Storage(keep=True), workers=0)
         for failure in outcome.failures:
             problems.add(failure)
         publish(run_dir, run_dir / "leaderboard")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from infosteer_bench.evaluation.engine import Generation
-from infosteer_bench.records import canonical_json, digest
+from infosteer_bench.records import canonical_json, digest, write_atomic
 
 ANSWERS_VERSION = 1
 """Raised when an engine would give other answers under the same circumstances."""
@@ -82,6 +82,7 @@ class AnswerStore:
     """Answers by request key; a dictionary whose additions reach the disk in chunks.
 
     path: the file to read and to append to, which only one process may do at a time; None keeps all in memory.
+    asked: given by who will append; damaged lines are then taken out of the file.
     n_damaged: lines that did not verify.
     """
 
@@ -92,7 +93,9 @@ class AnswerStore:
         self._waiting: list[str] = []
         self._flushed = time.monotonic()
         if path is not None and path.exists():
-            self._read(path)
+            whole = self._read(path)
+            if self.n_damaged and asked is not None:
+                write_atomic(path, b"".join([_line(["asked", asdict(asked)]).encode(), *whole]))
 
     def __len__(self) -> int:
         return len(self._known)
@@ -134,20 +137,26 @@ class AnswerStore:
         finally:
             self.flush()
 
-    def _read(self, path: Path) -> None:
-        whole, _, rest = path.read_bytes().rpartition(b"\n")
-        if rest:  # the last line was cut off: the next one must not be glued to it
-            self.n_damaged += 1
-            os.truncate(path, len(whole) + 1 if whole else 0)
-        for raw in whole.splitlines():
+    def _read(self, path: Path) -> list[bytes]:
+        """Take in what verifies; returns the lines of answers that do. A last line that was cut off does not."""
+        whole: list[bytes] = []
+        headed = False
+        lines = path.read_bytes().split(b"\n")
+        for raw in filter(None, lines):
             content = _verified(raw)
             if content is None:
                 self.n_damaged += 1
             elif content[0] == "asked":
+                headed = True
                 self.asked = self.asked or (Asked(**content[1]) if content[1] else None)
             else:
                 key, *plain, seconds = content
                 self._known[key] = Stored(_answer(plain), seconds)
+                whole.append(raw + b"\n")
+        # the next answer must not be glued to a line that lacks its end, nor stand in a file that says of nobody
+        if not self.n_damaged and (lines[-1] or (lines[0] and not headed)):
+            self.n_damaged = 1
+        return whole
 
 
 def answered(run_dir: Path, checkpoint: str) -> bool:

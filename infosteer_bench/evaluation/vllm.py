@@ -10,6 +10,7 @@ without captured graphs; after every batch of answers the engine asks whether th
 
 from __future__ import annotations
 
+import atexit
 import gc
 import hashlib
 import json
@@ -115,6 +116,7 @@ class VLLMEngine:
 
     def close(self) -> None:
         """End the engine's processes and free its memory."""
+        atexit.unregister(self.close)
         llm, self._llm, self._lm, self._loaded, self._shape = self._llm, None, None, None, None
         if self._watch is not None:
             self._watch.stop()
@@ -167,6 +169,7 @@ class VLLMEngine:
 
     def _start_once(self, checkpoint: Path, shape: str, *, eager: bool) -> str | None:
         self.close()
+        atexit.register(self.close)  # left open, its processes would be waited for at this one's end, for ever
         self._free_before = _free_gpu_bytes()
         before = descendants()
         said = self._said = tempfile.TemporaryFile()  # noqa: SIM115, closed with the engine

@@ -139,6 +139,9 @@ class Examiner:
         path = answers_path(self.run_dir, planned.key, asked)
         if engine.lm.answers is None or engine.lm.answers.path != path:
             engine.lm.answers = AnswerStore(path, asked=asked)
+            if engine.lm.answers.n_damaged:
+                n = engine.lm.answers.n_damaged
+                self.progress.line(f"damaged: {n} line(s) of {path.name} do not verify: asked again", always=True)
         return engine
 
     def _answers(

@@ -20,9 +20,9 @@ def run_group(worker: Worker, group: list[PlannedCheckpoint], found: Survey, sto
     failures: list[str] = []
     jobs: list[Job] = []
     for planned in group:
-        if found.open_tasks[planned.key]:
+        if found.has_work(planned.key):
             left = _scored(worker, planned, found)
-            if left:
+            if left or planned.key in found.retrain:
                 jobs.append((planned, left))
             elif not storage.keep:  # left over from a run that was stopped before it dropped them
                 worker.drop_weights(planned)
@@ -38,8 +38,9 @@ def _scored(worker: Worker, planned: PlannedCheckpoint, found: Survey) -> list[s
     """Score what is stored without the model; returns the tasks that need it."""
     open_tasks = found.open_tasks[planned.key]
     record = found.records.get(planned.key)
-    if record is None:
+    if record is None or not open_tasks:
         return open_tasks
+    worker.progress.at(planned.key)
     scored: set[str] = set()
     for cell in worker.examiner.stored(planned, record, open_tasks):
         scored.add(cell.task)
@@ -53,6 +54,7 @@ def _batch(worker: Worker, jobs: list[Job], found: Survey, storage: Storage) -> 
     for planned, tasks in jobs:
         before = found.records.get(planned.key)
         record = before
+        worker.progress.at(planned.key)
         if record is None or not worker.has_weights(planned, record):
             record = worker.checkpoint(planned)
             note_storage(worker.run_dir)
@@ -65,6 +67,7 @@ def _batch(worker: Worker, jobs: list[Job], found: Survey, storage: Storage) -> 
         for task in tasks:
             worker.progress.cell(f"{planned.label} {task}: no checkpoint", failed=True)
     for planned, record, tasks in ready:
+        worker.progress.at(planned.key)
         before_this = len(failures)
         for cell in worker.cells(planned, record, tasks):
             worker.progress.cell(f"{planned.label} {_result(cell)}", failed=cell.status == "failed")

@@ -1,12 +1,9 @@
-"""Several workers side by side: processes that take one checkpoint after the other and tell the parent what they do.
+"""Several workers side by side: processes that take one job after the other and tell the parent what they do.
 
-Small models gain little from a second thread (their matrices are too small), and nearly everything from a second
-process. They run on one thread however many workers there are, as sums over several threads end in other digits
-(measured on mini-gemma2): the board is the same, byte for byte, for any number of workers. Larger models share the
-cores among the workers, and their last digits may depend on how many there are.
-
-A worker that dies (killed for memory, say) costs the checkpoint in its hand; another takes its place. When the parent
-goes, however it goes, its workers end too, and the folder stays locked until the last of them has.
+A job is some checkpoints of one model (`placement.jobs`). A worker that dies (killed for memory, say), or that reports
+nothing for too long, is ended with all its processes; what is left of its job is tried again by a new one, until the
+checkpoint in its hand has cost `retries` + 1 workers. When the parent goes, however it goes, its workers end too, and
+the folder stays locked until the last of them has.
 """
 
 from __future__ import annotations
@@ -18,10 +15,11 @@ import pickle
 import signal
 import tempfile
 import threading
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -30,60 +28,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
 
-from infosteer_bench.device import has_cuda
-from infosteer_bench.errors import UserError, is_disk_full
+import psutil
+
+from infosteer_bench.errors import is_disk_full
 from infosteer_bench.methods import register_file
+from infosteer_bench.records import write_atomic
 from infosteer_bench.runs.group import run_group
+from infosteer_bench.runs.placement import Seats, own_threads
 from infosteer_bench.runs.storage import Storage
+from infosteer_bench.runs.survey import Survey, survey
 from infosteer_bench.runs.worker import Worker
 
 if TYPE_CHECKING:
-    from infosteer_bench.models.load import ResolvedModel
     from infosteer_bench.runs.inputs import Places
     from infosteer_bench.runs.plan import Plan
     from infosteer_bench.runs.progress import Progress
-    from infosteer_bench.runs.survey import Survey
 
-SMALL_PARAMETERS = 10_000_000
-"""Models below are trained as fast by one thread as by two, within a fifth (measured on 1.7 million: 15 s and 11 s)."""
-MOST_WORKERS = 8
-"""By default; each holds the libraries and a model, about 1 GB."""
-
-
-def choose_workers(plan: Plan, jobs: int, asked: int | None) -> int:
-    """How many processes work on `jobs` checkpoints: as asked, else one per core where all models are small.
-
-    Raises UserError for more than one where they would share a GPU or start an engine each.
-    """
-    one = "engine vllm" if plan.inputs.engine != "hf" else "a GPU" if has_cuda() else None
-    if asked is not None and asked > 1 and one:
-        raise UserError(f"--workers {asked}: {one} serves one worker", allowed="1; more on a CPU with --backend hf")
-    if asked is None:
-        asked = min(cores(), MOST_WORKERS) if all(map(is_small, plan.inputs.models)) and not one else 1
-    return max(1, min(asked, jobs))
-
-
-def is_small(model: ResolvedModel) -> bool:
-    """Whether a model is known to be too small for a second thread."""
-    return (model.parameters or SMALL_PARAMETERS) < SMALL_PARAMETERS
-
-
-@contextmanager
-def own_threads(model: ResolvedModel, workers: int = 1) -> Iterator[None]:
-    """torch's threads for a model in one of `workers` processes: one if it is small, else what is left of the cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if is_small(model) else max(1, before // workers))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_LOOK_S = 1.0
+"""How often silent workers are looked for."""
+_LEAVE_S = 60.0
+"""How long a worker may take to end, its engine included."""
 
 
 @dataclass(frozen=True)
@@ -98,86 +62,180 @@ class Task:
     workers: int
 
 
+@dataclass(frozen=True)
+class Patience:
+    """retries: new workers for a checkpoint whose worker died or fell silent. silence_s: seconds without a word (a
+    training step, a batch of answers, ...) after which a worker is taken for hung; None: for ever."""
+
+    retries: int = 2
+    silence_s: float | None = 3600.0
+
+
+@dataclass
+class _Hand:
+    """A worker: its process, its seat, the places in the plan it was given, the checkpoint it said it works on."""
+
+    process: BaseProcess
+    gpu: str | None
+    job: list[int]
+    at: str | None = None
+    last: str = "starting"
+    heard: float = field(default_factory=time.monotonic)
+
+
 class Pool:
-    """Runs checkpoints, by their place in the plan, on the task's number of processes.
+    """Runs jobs on a process per seat.
 
     lock_fd: descriptor of the run folder's lock, which the workers share.
     Raises pickle.PicklingError, AttributeError or TypeError for a task that holds what cannot go to another process
     (a method class made inside a function, say).
     """
 
-    def __init__(self, task: Task, *, progress: Progress, lock_fd: int) -> None:
+    def __init__(
+        self, task: Task, *, seats: Seats, progress: Progress, lock_fd: int, patience: Patience | None = None
+    ) -> None:
         self.task, self.progress, self.lock_fd = task, progress, lock_fd
-        self.payload = pickle.dumps(task)
+        self.patience = patience or Patience()
+        self._free = deque(seats.gpus or [None] * seats.number)
         self._context = multiprocessing.get_context("spawn")
-        self._hands: dict[Connection, tuple[BaseProcess, int]] = {}  # a worker's line -> itself, what it works on
+        self._hands: dict[Connection, _Hand] = {}  # by a worker's line
+        self._deaths: Counter[str] = Counter()  # workers that a checkpoint has cost
+        self._failed: dict[int, list[str]] = {}
+        self._waiting: deque[list[int]] = deque()
+        self._payload = pickle.dumps(task)
 
-    def run(self, places: list[int]) -> list[str]:
-        """Do all of `places`; returns what failed, one line each, in the order of the plan."""
-        waiting = deque(places)
-        failed: dict[int, list[str]] = {}
-        self._file = _written(self.payload)
+    def run(self, jobs: Iterable[list[int]]) -> list[str]:
+        """Do all jobs; returns what failed, one line each, in the order of the plan."""
+        self._waiting = deque(jobs)
+        self._file = _written(self._payload)
         # Killed workers leave semaphores of libraries behind; the tracker frees them, and need not say so.
         with mock.patch.dict(os.environ, {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}):
             resource_tracker.ensure_running()
         try:
-            for _ in range(min(self.task.workers, len(waiting))):
-                self._start(waiting.popleft())
+            self._fill()
             while self._hands:
-                for line in wait(list(self._hands)):
+                for line in wait(list(self._hands), timeout=_LOOK_S):
                     assert isinstance(line, Connection)
-                    self._listen(line, waiting, failed)
+                    self._listen(line)
+                self._end_silent()
+                self._fill()
         finally:
-            for process, _ in self._hands.values():
-                process.kill()  # nothing to save: what is recorded is whole, what is not is done again
-                process.join()
+            for hand in self._hands.values():
+                _end(hand.process)  # nothing to save: what is recorded is whole, what is not is done again
             self._file.unlink(missing_ok=True)
-        return [text for place in sorted(failed) for text in failed[place]]
+        return [text for place in sorted(self._failed) for text in self._failed[place]]
 
-    def _start(self, place: int) -> None:
+    def _fill(self) -> None:
+        """A worker for every free seat, while there is work."""
+        while self._free and self._waiting:
+            self._start(self._free.popleft(), self._waiting.popleft())
+
+    def _start(self, gpu: str | None, job: list[int]) -> None:
         mine, theirs = self._context.Pipe()
         files = self.task.plan.grid.method_files
         # few bytes: a worker that dies before it reads more than a pipe holds would keep us writing for ever
         arguments = (theirs, files, self._file, _SharedLock(self.lock_fd))
-        process = self._context.Process(target=_work, args=arguments, daemon=True)
-        process.start()
+        # not a daemon, which may have no children: an engine is one
+        process = self._context.Process(target=_work, args=arguments)
+        with mock.patch.dict(os.environ, {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}):
+            process.start()
         theirs.close()
-        self._hands[mine] = (process, place)
-        _tell(mine, place)
+        self._hands[mine] = _Hand(process, gpu, job)
+        _tell(mine, job)
 
-    def _listen(self, line: Connection, waiting: deque[int], failed: dict[int, list[str]]) -> None:
-        """One message: something to show, a checkpoint done, or the end of the worker."""
-        process, place = self._hands[line]
+    def _listen(self, line: Connection) -> None:
+        """One message: something to show, a job done, or the end of the worker."""
+        hand = self._hands[line]
         try:
             kind, content = line.recv()
         except (EOFError, OSError):  # the latter for half a message
-            process.join()
-            del self._hands[line]
-            failed[place] = [f"{self.task.plan.checkpoints[place].label}: its worker ended, {_cause(process.exitcode)}"]
-            self.progress.line(f"FAILED {failed[place][0]}", always=True)
-            if waiting:
-                self._start(waiting.popleft())
+            hand.process.join()
+            self._lost(line, f"its worker ended, {_cause(hand.process.exitcode)}")
             return
+        hand.heard = time.monotonic()
         if kind == "full":
             raise OSError(errno.ENOSPC, content)
-        if kind != "done":
-            getattr(self.progress, kind)(*content[0], **content[1])
+        if kind == "done":
+            self._done(line, content)
             return
-        if content:
-            failed[place] = content
-        if waiting:
-            self._hands[line] = (process, waiting.popleft())
-            _tell(line, self._hands[line][1])
+        arguments, keywords = content
+        if kind == "at":
+            (hand.at,) = arguments
+            return
+        hand.last = str(arguments[0])
+        getattr(self.progress, kind)(*arguments, **keywords)
+
+    def _done(self, line: Connection, failures: list[str]) -> None:
+        hand = self._hands[line]
+        if failures:
+            self._failed.setdefault(hand.job[0], []).extend(failures)
+        if self._waiting:
+            hand.job, hand.at = self._waiting.popleft(), None
+            _tell(line, hand.job)
+            return
+        _tell(line, None)
+        hand.process.join(_LEAVE_S)
+        _end(hand.process)  # if it does not come to its end, it has nothing left to do
+        del self._hands[line]
+        self._free.append(hand.gpu)
+
+    def _end_silent(self) -> None:
+        limit = self.patience.silence_s
+        for line, hand in list(self._hands.items()):
+            if limit is not None and time.monotonic() - hand.heard > limit:
+                self._lost(line, f"its worker said nothing for {limit:.0f} s and was ended")
+
+    def _lost(self, line: Connection, why: str) -> None:
+        """A worker is gone or is to go: another takes what is left of its job, but for a checkpoint that cost many."""
+        hand = self._hands.pop(line)
+        _end(hand.process)
+        line.close()
+        self._free.append(hand.gpu)
+        plan = self.task.plan
+        keys = [plan.checkpoints[place].key for place in hand.job]
+        place = hand.job[keys.index(hand.at)] if hand.at in keys else hand.job[0]
+        planned = plan.checkpoints[place]
+        self._deaths[planned.key] += 1
+        given_up = self._deaths[planned.key] > self.patience.retries
+        log = Path("logs") / f"{planned.key}.log"
+        write_atomic(self.task.run_dir / log, f"{why}\nits last words: {hand.last}\n")
+        what = f"{planned.label}: {why}"
+        if given_up:
+            self._failed[place] = [f"{what} (log: {log})"]
+            self.progress.line(f"FAILED {self._failed[place][0]}", always=True)
         else:
-            _tell(line, None)
-            del self._hands[line]
-            process.join()
+            self.progress.line(f"{what}; trying again", always=True)
+        self._look_again()
+        left = [
+            p for p in hand.job if self.task.found.has_work(plan.checkpoints[p].key) and not (given_up and p == place)
+        ]
+        if left:
+            self._waiting.append(left)
+
+    def _look_again(self) -> None:
+        """New workers know what the lost one had finished."""
+        before, run_dir = self.task.found, self.task.run_dir
+        found = survey(self.task.plan, run_dir)
+        found.retrain = {key for key in before.retrain if not (run_dir / "weights" / key).is_dir()}
+        self.task = replace(self.task, found=found)
+        self._file.write_bytes(pickle.dumps(self.task))
 
 
-def _tell(line: Connection, place: int | None) -> None:
-    """Give a worker its next checkpoint. If it is dead, its line ends, and that is where it is dealt with."""
+def _tell(line: Connection, job: list[int] | None) -> None:
+    """Give a worker its next job. If it is dead, its line ends, and that is where it is dealt with."""
     with suppress(OSError):
-        line.send(place)
+        line.send(job)
+
+
+def _end(process: BaseProcess) -> None:
+    """Kill a worker with all that it started (an engine's processes)."""
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for child in family:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    process.join()
 
 
 def _written(payload: bytes) -> Path:
@@ -218,25 +276,25 @@ class _Told:
 
 
 def _work(line: Connection, method_files: tuple[str, ...], task_file: Path, lock: int) -> None:  # noqa: ARG001 - held
-    """A worker's whole life: take a place in the plan, do it, say so; end at None or with the parent."""
+    """A worker's whole life: take a job, do it, say so; end at None or with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     for path in method_files:  # what they hold can be unpickled only after that
         register_file(Path(path))
     task: Task = pickle.loads(task_file.read_bytes())  # noqa: S301 - the parent's own bytes, in a file of its own
     worker = Worker(task.plan, task.run_dir, task.places, cast("Progress", _Told(line)))
-    while (place := line.recv()) is not None:
-        planned = task.plan.checkpoints[place]
-        try:
-            with own_threads(planned.model, task.workers):
-                failures = run_group(worker, [planned], task.found, task.storage)
-        except Exception as error:
-            if not is_disk_full(error):
-                raise
-            line.send(("full", str(error)))
-            break
-        line.send(("done", failures))
-    worker.close_engine()
+    try:
+        while (job := line.recv()) is not None:
+            group = [task.plan.checkpoints[place] for place in job]
+            with own_threads(group[0].model, task.workers):
+                failures = run_group(worker, group, task.found, task.storage)
+            line.send(("done", failures))
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        line.send(("full", str(error)))
+    finally:
+        worker.close_engine()
 
 
 def _end_with_parent() -> None:

@@ -47,6 +47,9 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, description=text)
 
+    def at(self, key: str) -> None:
+        """Which checkpoint is in hand: who watches over a worker wants to know (`pool`)."""
+
     def cell(self, text: str, *, failed: bool = False) -> None:
         """A cell ended."""
         self.done += 1

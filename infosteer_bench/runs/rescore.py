@@ -8,7 +8,6 @@ one, which turns stale; the next `run` finds the new ones done. Answers belong t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from infosteer_bench.errors import UserError
 from infosteer_bench.evaluation.evaluate import Asking, TaskResult, evaluate_tasks
 from infosteer_bench.evaluation.stored import Given, NotStored, stored_lm
 from infosteer_bench.grid import EvalConfig, PromptConfig
+from infosteer_bench.leaderboard.compact import read_run_file
 from infosteer_bench.records import (
     CellRecord,
     CheckpointRecord,
@@ -30,11 +30,11 @@ from infosteer_bench.records import (
     read_items,
     read_records,
     samples_path,
-    write_atomic,
     write_items,
+    write_sealed,
 )
 from infosteer_bench.runs.inputs import Places
-from infosteer_bench.runs.local import locked
+from infosteer_bench.runs.lock import locked
 from infosteer_bench.runs.plan import cell_key
 from infosteer_bench.tasks.catalog import TaskInfo, read_tasks
 
@@ -66,8 +66,7 @@ def rescore(
     if not (run_dir / "plan.json").is_file():
         raise UserError(f"--runs {run_dir} holds no run", allowed="a run's folder, such as runs/laptop")
     with locked(run_dir):
-        current = json.loads((run_dir / "plan.json").read_text(encoding="utf-8"))
-        grid = json.loads((run_dir / "grid.json").read_text(encoding="utf-8"))
+        current, grid = (read_run_file(run_dir / name) or {} for name in ("plan.json", "grid.json"))
         data_root = places.data_root or (Path(grid["data_root"]) if grid.get("data_root") else None)
         scorer = _Scorer(run_dir, Places(data_root, places.model_root), include_path)
         cells, _ = read_records(run_dir, CellRecord)
@@ -79,7 +78,7 @@ def rescore(
             if on_checkpoint:
                 on_checkpoint(done + 1, len(groups))
         current["cells"] = [renamed.get(key, key) for key in current["cells"]]
-        write_atomic(run_dir / "plan.json", json.dumps(current, indent=1, ensure_ascii=False) + "\n")
+        write_sealed(run_dir / "plan.json", current)
         return scorer.outcome
 
 

@@ -1,15 +1,18 @@
-"""Checkpoints on disk: how many may lie there at once, and the most that ever did (`<run>/storage.json`)."""
+"""Checkpoints on disk: are they those of their records, how many may lie there at once, and the most that ever did
+(`<run>/storage.json`)."""
 
 from __future__ import annotations
 
 import fcntl
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from infosteer_bench.records import write_atomic
+from infosteer_bench.cache import remembered_digest
+from infosteer_bench.errors import UserError
+from infosteer_bench.models.weights import weight_digest
+from infosteer_bench.records import CheckpointRecord, CorruptRecord, digest, file_sha256, read_sealed, write_sealed
 
-WEIGHTS, FILE = "weights", "storage.json"
+WEIGHTS, CURVES, FILE = "weights", "curves", "storage.json"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,23 @@ class Storage:
     most: int | None = None
 
 
+def file_digests(folder: Path) -> dict[str, str]:
+    """sha256 of a checkpoint's files by name."""
+    return {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def holds(folder: Path, record: CheckpointRecord) -> bool:
+    """Whether the checkpoint in `folder` is the one of the record, byte for byte."""
+    try:
+        if weight_digest(folder) != record.weight_digest:
+            return False
+        files = [path for path in folder.iterdir() if path.is_file()]
+        found = remembered_digest("files 1", files, lambda: digest(file_digests(folder)))
+        return not record.files or found == digest(record.files)
+    except (OSError, UserError):
+        return False
+
+
 def note_storage(run_dir: Path) -> None:
     """Look at the checkpoints that lie in a run's folder now, and raise the recorded high-water marks to it."""
     folders = [folder for folder in (run_dir / WEIGHTS).glob("*") if folder.is_dir()]
@@ -34,12 +54,12 @@ def note_storage(run_dir: Path) -> None:
         now = {"most_checkpoints": len(folders), "most_bytes": size}
         marks = {name: max(value, before.get(name, 0)) for name, value in now.items()}
         if marks != before:
-            write_atomic(run_dir / FILE, json.dumps(marks, indent=1) + "\n")
+            write_sealed(run_dir / FILE, marks)
 
 
 def high_water(run_dir: Path) -> dict[str, int]:
     """most_checkpoints and most_bytes on disk at once over all runs into this folder; {} before the first."""
     try:
-        return json.loads((run_dir / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_sealed(run_dir / FILE)
+    except CorruptRecord:
         return {}

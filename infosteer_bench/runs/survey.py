@@ -14,6 +14,7 @@ from infosteer_bench.records import (
     samples_path,
 )
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint, cell_identity, cell_key, task_split
+from infosteer_bench.runs.storage import CURVES, WEIGHTS, holds
 
 
 @dataclass
@@ -27,11 +28,17 @@ class Survey:
     stale: int = 0
     problems: list[str] = field(default_factory=list)
     resplit: list[tuple[CellRecord, str]] = field(default_factory=list)  # done, but ID or OOD by this plan's mixes
+    damaged: list[Path] = field(default_factory=list)  # weights and curves that are not those of their record
+    retrain: set[str] = field(default_factory=set)  # checkpoints to train again although their cells are done
 
     @property
     def missing(self) -> int:
         """Cells still to do, failed ones included."""
         return sum(len(tasks) for tasks in self.open_tasks.values())
+
+    def has_work(self, key: str) -> bool:
+        """Whether a checkpoint has open tasks or is to be trained again."""
+        return bool(self.open_tasks[key]) or key in self.retrain
 
 
 def survey(plan: Plan, run_dir: Path) -> Survey:
@@ -48,6 +55,7 @@ def survey(plan: Plan, run_dir: Path) -> Survey:
                 found.problems.append(f"{error}: will be made anew")
         if record is not None and record.status == "success":
             found.records[planned.key] = record
+            _look_at_training(found, planned, run_dir, record)
         found.open_tasks[planned.key] = []
         for task in planned.tasks:
             key, state, cell = _cell_state(plan, planned, task, run_dir, record)
@@ -64,6 +72,17 @@ def survey(plan: Plan, run_dir: Path) -> Survey:
     cells = {path.stem for path in (run_dir / CellRecord.FOLDER).glob("*.json")}
     found.stale = len(cells - current)
     return found
+
+
+def _look_at_training(found: Survey, planned: PlannedCheckpoint, run_dir: Path, record: CheckpointRecord) -> None:
+    """What training left behind, where it is still there: weights may have been dropped."""
+    weights, curve = run_dir / WEIGHTS / planned.key, run_dir / CURVES / f"{planned.key}.jsonl"
+    if planned.method.trains and weights.is_dir() and not holds(weights, record):
+        found.problems.append(f"{WEIGHTS}/{planned.key} does not verify: removed, trained again where it is needed")
+        found.damaged.append(weights)
+    if record.curve_sha256 and curve.is_file() and file_sha256(curve) != record.curve_sha256:
+        found.problems.append(f"{CURVES}/{curve.name} does not verify: set aside as {curve.name}.damaged")
+        found.damaged.append(curve)
 
 
 def _cell_state(

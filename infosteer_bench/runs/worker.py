@@ -18,10 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from infosteer_bench import provenance
 from infosteer_bench.errors import CellFailure, is_disk_full
-from infosteer_bench.records import CellRecord, CheckpointRecord, CorruptRecord, read_record, write_atomic
+from infosteer_bench.records import (
+    CellRecord,
+    CheckpointRecord,
+    CorruptRecord,
+    file_sha256,
+    read_record,
+    write_atomic,
+)
 from infosteer_bench.runs.examiner import Examiner
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint
-from infosteer_bench.runs.storage import WEIGHTS
+from infosteer_bench.runs.storage import CURVES, WEIGHTS, file_digests, holds
 
 if TYPE_CHECKING:
     from infosteer_bench.data.mixes import TokenizedMix
@@ -48,15 +55,10 @@ class Worker:
 
     def has_weights(self, planned: PlannedCheckpoint, record: CheckpointRecord | None) -> bool:
         """Are the recorded weights on disk, byte for byte?"""
-        from infosteer_bench.models.load import weight_digest
-
         if not planned.method.trains or record is None:
             return not planned.method.trains
         folder = self.weights_dir(planned)
-        try:
-            return folder.is_dir() and weight_digest(folder) == record.weight_digest
-        except Exception:  # a damaged checkpoint is retrained, whatever is wrong with it
-            return False
+        return folder.is_dir() and holds(folder, record)
 
     def checkpoint(self, planned: PlannedCheckpoint) -> CheckpointRecord:
         """Train (or, for `base`, look up) and record. A failure is recorded with its log, and returned."""
@@ -123,6 +125,7 @@ class Worker:
         self.close_engine()  # training needs the memory
         target = self.weights_dir(planned)
         target.parent.mkdir(parents=True, exist_ok=True)
+        curve = self.run_dir / CURVES / f"{planned.key}.jsonl"
         result = train_checkpoint(
             model_path=model_path,
             family=planned.model.family,
@@ -132,16 +135,19 @@ class Worker:
             seed=planned.seed,
             paths=TrainPaths(
                 weights=target,
-                curve=self.run_dir / "curves" / f"{planned.key}.jsonl",
+                curve=curve,
                 scratch=self.run_dir / "scratch" / planned.key,
             ),
             on_step=lambda step, steps: self.progress.activity(f"training {planned.label}: step {step}/{steps}"),
+            on_problem=lambda text: self.progress.line(f"{planned.label}: {text}"),
         )
         _free_memory()
         for warning in result.warnings:
             self.progress.note(f"{planned.model.id} on {planned.mix.name}: {warning}")
         return {
             "weight_digest": weight_digest(target),
+            "files": file_digests(target),
+            "curve_sha256": file_sha256(curve) if curve.is_file() else None,
             "path": str(target.relative_to(self.run_dir)),
             "data": {
                 "mix": planned.mix.name,

@@ -23,6 +23,7 @@ from infosteer_bench.device import peak_memory_bytes, reset_peak_memory
 from infosteer_bench.errors import CellFailure, UserError
 from infosteer_bench.grid import TrainConfig
 from infosteer_bench.methods.base import Method
+from infosteer_bench.training.steps import last_step, restore_curve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -106,8 +107,12 @@ def train_checkpoint(
     seed: int,
     paths: TrainPaths,
     on_step: Callable[[int, int], None] | None = None,
+    on_problem: Callable[[str], None] | None = None,
 ) -> TrainResult:
-    """Fine-tune once and write the checkpoint. Raises CellFailure where training itself goes wrong."""
+    """Fine-tune once and write the checkpoint. Raises CellFailure where training itself goes wrong.
+
+    on_step: called with (step, steps in all). on_problem: told of step checkpoints that could not be believed.
+    """
     import torch
 
     from infosteer_bench.models.load import load_model, load_tokenizer
@@ -121,9 +126,8 @@ def train_checkpoint(
     trainer = build_trainer(
         model, tokenizer, method=method, mix=mix, config=config, seed=seed, paths=paths, on_step=on_step
     )
-    paths.curve.parent.mkdir(parents=True, exist_ok=True)
-    resume = _last_step(paths.scratch) if config.save_steps else None
-    _cut_curve(paths.curve, resume or 0)
+    resume = last_step(paths.scratch, on_problem) if config.save_steps else None
+    restore_curve(paths.curve, paths.scratch, resume)
     reset_peak_memory()
     started = time.perf_counter()
     with method.attach(model, family):
@@ -203,7 +207,6 @@ def build_trainer(
         logging_nan_inf_filter=False,
         save_strategy="steps" if config.save_steps else "no",
         save_steps=config.save_steps or 500,
-        save_total_limit=1,
         report_to=list(config.report_to) or "none",
         disable_tqdm=True,
         average_tokens_across_devices=True,
@@ -266,19 +269,6 @@ def export(trainer: MethodTrainer, method: Method, target: Path, *, source: Path
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     accelerator.wait_for_everyone()
-
-
-def _last_step(scratch: Path) -> int | None:
-    """The newest step checkpoint that was written to its end (transformers writes trainer_state.json last)."""
-    whole = [path.parent.name for path in scratch.glob("checkpoint-*/trainer_state.json")]
-    return max((int(name.removeprefix("checkpoint-")) for name in whole), default=None)
-
-
-def _cut_curve(curve: Path, step: int) -> None:
-    """Keep the lines up to `step`; what came after it is trained again."""
-    lines = curve.read_text(encoding="utf-8").splitlines(keepends=True) if curve.is_file() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    curve.write_text("".join(kept), encoding="utf-8")
 
 
 def _last_loss(trainer: MethodTrainer) -> float | None:

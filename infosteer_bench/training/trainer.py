@@ -31,6 +31,7 @@ from infosteer_bench.memory.tap import Tap, TapError, token_mean
 from infosteer_bench.methods.base import Method
 from infosteer_bench.models.families import decoder, ffn_layers
 from infosteer_bench.training.faults import first_fault
+from infosteer_bench.training.steps import keep_newest
 
 
 class MethodTrainer(SFTTrainer):
@@ -115,6 +116,13 @@ class MethodTrainer(SFTTrainer):
         if norm is not None and not math.isfinite(norm):
             raise self._fault(f"the gradient norm is {norm}")
         return norm
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Write a step checkpoint as transformers does, then seal it, and only then let go of the one before."""
+        super()._save_checkpoint(*args, **kwargs)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            keep_newest(Path(cast(str, self.args.output_dir)), self.state.global_step, self.curve_path)
 
     def _draw(self) -> int:
         """See `Method.before_forward`; ranks draw apart."""

@@ -106,18 +106,29 @@ def test_two_runs_on_one_folder(arguments: list[str], tmp_path: Path) -> None:
         first.communicate()
 
 
-def test_a_worker_that_dies_costs_its_checkpoint_only(arguments: list[str], tmp_path: Path) -> None:
-    """SIGKILL to one of two workers: named, the other cells are done, the next run does the rest."""
-    some = [*arguments, "--tasks", "gsm8k,boolq", "--workers", "2"]
-    process = start(some, tmp_path)
-    curves = tmp_path / "runs/laptop/curves"
-    while not any(curves.glob("*.jsonl")):
+def killed_worker(arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Start, SIGKILL a worker once something is trained; returns (exit code, stderr)."""
+    folder.mkdir()
+    process = start(arguments, folder)
+    while not any((folder / "runs/laptop/curves").glob("*.jsonl")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     workers(process.pid)[0].kill()
     _, err = process.communicate(timeout=600)
-    assert process.returncode == 1, err
-    assert err.count("its worker ended, killed") == 2  # when it happens, and at the end
+    return process.returncode, err
+
+
+def test_a_worker_that_dies_costs_its_checkpoint_only(arguments: list[str], tmp_path: Path) -> None:
+    """SIGKILL to one of two workers: said, tried again. Without retries the others go on, the next run does it."""
+    some = [*arguments, "--tasks", "gsm8k,boolq", "--workers", "2"]
+    code, err = killed_worker(some, tmp_path / "again")
+    assert code == 0, err
+    assert err.count("its worker ended, killed (for memory?); trying again") == 1
+    assert len(cells(tmp_path / "again")) == 8
+    tmp_path /= "never"
+    code, err = killed_worker([*some, "--retries", "0"], tmp_path)
+    assert code == 1, err
+    assert err.count("its worker ended, killed (for memory?) (log: logs/") == 2  # when it happens, and at the end
     assert "Traceback" not in err
     open_cells = 8 - len(cells(tmp_path))
     assert 1 <= open_cells <= 5  # base has two cells, a trained checkpoint one

@@ -106,7 +106,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         update={"models": ("mini-llama",), "methods": (MethodArm(name="base"),), "tasks": ("boolq", "addsub")}
     )
     plan, places = plan_grid(grid, data_root=None, model_root=None, quiet=True)
-    assert not run(plan, root / "embedded", places, quiet=True, workers=1).failures
+    assert not run(plan, root / "embedded", places, quiet=True, workers=0).failures
     return root
 
 

@@ -14,7 +14,7 @@ from infosteer_bench.errors import UserError
 from infosteer_bench.leaderboard import board_dirs, check, publish, rebuild
 from infosteer_bench.leaderboard.compact import compacted, without_folders
 from infosteer_bench.leaderboard.markdown import code, escape
-from infosteer_bench.records import CellRecord, CheckpointRecord, samples_path, write_items
+from infosteer_bench.records import CellRecord, CheckpointRecord, samples_path, write_items, write_sealed
 
 OUTPUTS = ("leaderboard.csv", "leaderboard.md", "provenance.json")
 RECORDS = ("records/board.json", "records/checkpoints.jsonl", "records/cells.jsonl", "records/items.parquet")
@@ -75,7 +75,7 @@ def write_run(
             "command": f"python -m infosteer_bench run --models /home/{host}/w/smol --data-root ../shared/data",
             "description": "two tasks, three methods",
         }
-        (folder / "grid.json").write_text(json.dumps(content), encoding="utf-8")
+        write_sealed(folder / "grid.json", content)
     return folder
 
 
@@ -231,7 +231,7 @@ def test_items_keep_every_generation(tmp_path: Path):
 def test_stale_failed_and_corrupt_records_do_not_enter(tmp_path: Path):
     run = write_run(tmp_path / "run")
     keys = sorted(path.stem for path in (run / "cells").glob("*.json"))
-    (run / "plan.json").write_text(json.dumps({"cells": keys[1:], "checkpoints": []}), encoding="utf-8")
+    write_sealed(run / "plan.json", {"cells": keys[1:], "checkpoints": []})
     failed = json.loads((run / "cells" / f"{keys[1]}.json").read_text(encoding="utf-8"))
     del failed["content_digest"]
     CellRecord.model_validate({**failed, "status": "failed", "error": "CUDA | /home/me/x/log\nboom"}).save(run)

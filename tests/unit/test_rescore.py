@@ -16,7 +16,8 @@ from infosteer_bench.evaluation import engine as engine_module
 from infosteer_bench.grid import Grid, MethodArm, load_grid
 from infosteer_bench.records import CellRecord, read_items, read_records, samples_path
 from infosteer_bench.runs.inputs import Places
-from infosteer_bench.runs.local import locked, run
+from infosteer_bench.runs.local import run
+from infosteer_bench.runs.lock import locked
 from infosteer_bench.runs.rescore import rescore
 from infosteer_bench.runs.survey import survey
 from infosteer_bench.tasks import catalog
@@ -60,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run (3 cells of an embedded model) and the user's task."""
     root = tmp_path_factory.mktemp("finished")
     plan, places = plan_grid(grid_of(write_task(root / "own", "(.*)")), data_root=None, model_root=None, quiet=True)
-    assert not run(plan, root / "run", places, quiet=True, workers=1).failures
+    assert not run(plan, root / "run", places, quiet=True, workers=0).failures
     return root
 
 
@@ -173,7 +174,7 @@ def test_lost_cells_come_back_from_their_answers(finished: Path, copy: Path, no_
     shutil.rmtree(copy / "cells")
     shutil.rmtree(copy / "samples")
     plan, places = plan_grid(grid_of(finished / "own"), data_root=None, model_root=None, quiet=True)
-    assert not run(plan, copy, places, quiet=True, workers=1).failures
+    assert not run(plan, copy, places, quiet=True, workers=0).failures
     after, _ = read_records(copy, CellRecord)
     assert after.keys() == before.keys()
     for key, cell in after.items():

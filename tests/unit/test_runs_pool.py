@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import load_grid
-from infosteer_bench.runs import pool
+from infosteer_bench.runs import placement, pool
+from infosteer_bench.runs.inputs import Places
+from infosteer_bench.runs.placement import MOST_WORKERS, SMALL_PARAMETERS, Seats, choose_seats, jobs, own_threads
 from infosteer_bench.runs.plan import Plan
-from infosteer_bench.runs.pool import MOST_WORKERS, SMALL_PARAMETERS, choose_workers
 from infosteer_bench.runs.storage import Storage
+from infosteer_bench.runs.survey import survey
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +34,12 @@ def plan() -> Plan:
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "has_cuda", lambda: False)
-    monkeypatch.setattr(pool, "cores", lambda: 4)
+    gpus(monkeypatch, 0)
+    monkeypatch.setattr(placement, "cores", lambda: 4)
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(placement, "visible_gpus", lambda: tuple(map(str, range(number))))
 
 
 def with_inputs(plan: Plan, **changes: Any) -> Plan:
@@ -33,29 +47,62 @@ def with_inputs(plan: Plan, **changes: Any) -> Plan:
 
 
 def test_one_worker_per_core_for_small_models(plan: Plan, monkeypatch: pytest.MonkeyPatch):
-    assert choose_workers(plan, jobs=57, asked=None) == 4
-    assert choose_workers(plan, jobs=3, asked=None) == 3
-    assert choose_workers(plan, jobs=57, asked=1) == 1
-    assert choose_workers(plan, jobs=57, asked=20) == 20
-    monkeypatch.setattr(pool, "cores", lambda: 64)
-    assert choose_workers(plan, jobs=57, asked=None) == MOST_WORKERS
+    assert choose_seats(plan, None) == Seats(4)
+    assert choose_seats(plan, 1) == Seats(1)
+    assert choose_seats(plan, 0) == Seats(0)
+    assert choose_seats(plan, 20) == Seats(20)
+    assert choose_seats(plan, None, most=3) == Seats(3)
+    monkeypatch.setattr(placement, "cores", lambda: 64)
+    assert choose_seats(plan, None) == Seats(MOST_WORKERS)
 
 
 @pytest.mark.parametrize("parameters", [SMALL_PARAMETERS, None])
 def test_one_worker_where_a_model_is_not_known_to_be_small(plan: Plan, parameters: int | None):
     large = replace(plan.inputs.models[0], parameters=parameters)
-    assert choose_workers(with_inputs(plan, models=(*plan.inputs.models[1:], large)), jobs=57, asked=None) == 1
+    assert choose_seats(with_inputs(plan, models=(*plan.inputs.models[1:], large)), None) == Seats(1)
 
 
-def test_one_worker_on_a_gpu_or_with_an_engine(plan: Plan, monkeypatch: pytest.MonkeyPatch):
+def test_one_worker_with_an_engine_on_the_cpu(plan: Plan):
     vllm = with_inputs(plan, engine="vllm")
-    assert choose_workers(vllm, jobs=57, asked=None) == 1
-    with pytest.raises(UserError, match="--workers 2: engine vllm serves one"):
-        choose_workers(vllm, jobs=57, asked=2)
-    monkeypatch.setattr(pool, "has_cuda", lambda: True)
-    assert choose_workers(plan, jobs=57, asked=None) == 1
-    with pytest.raises(UserError, match="--workers 2: a GPU serves one"):
-        choose_workers(plan, jobs=57, asked=2)
+    assert choose_seats(vllm, None) == Seats(1)
+    with pytest.raises(UserError, match="--workers 2: engine vllm takes the whole CPU"):
+        choose_seats(vllm, 2)
+
+
+@pytest.mark.parametrize("engine", ["hf", "vllm"])
+def test_one_worker_per_gpu(plan: Plan, monkeypatch: pytest.MonkeyPatch, engine: str):
+    gpus(monkeypatch, 4)
+    plan = with_inputs(plan, engine=engine)
+    assert choose_seats(plan, None) == Seats(4, ("0", "1", "2", "3"))
+    assert choose_seats(plan, 2) == Seats(2, ("0", "1"))
+    assert choose_seats(plan, None, most=3) == Seats(3, ("0", "1", "2"))
+    with pytest.raises(UserError, match=r"--workers 5: 4 GPU\(s\) are visible"):
+        choose_seats(plan, 5)
+
+
+def test_gpus_are_named_as_they_were_given(monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    from infosteer_bench import device
+
+    monkeypatch.setattr(device, "has_cuda", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert device.visible_gpus() == ("0", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-8932f937")
+    assert device.visible_gpus() == ("5", "GPU-8932f937")
+
+
+def test_jobs_keep_a_model_together_and_every_seat_busy(plan: Plan):
+    """Three models of 19 checkpoints on 1, 3 and 6 GPUs: every place once, one model a job."""
+    places = list(range(len(plan.checkpoints)))
+    for number, wanted in ((1, 3), (3, 3), (6, 6), (7, 9)):
+        found = jobs(plan, places, Seats(number, tuple(map(str, range(number)))))
+        assert sorted(place for job in found for place in job) == places
+        assert all(len({plan.checkpoints[place].model.id for place in job}) == 1 for job in found)
+        assert len(found) == wanted
+    assert jobs(plan, places, Seats(2)) == [[place] for place in places], "small models go alone"
+    assert len(jobs(plan, places, Seats(1))) == 3
 
 
 def test_small_models_get_one_thread_however_many_workers(plan: Plan):
@@ -68,9 +115,9 @@ def test_small_models_get_one_thread_however_many_workers(plan: Plan):
     try:
         torch.set_num_threads(4)
         for workers in (1, 2):
-            with pool.own_threads(model, workers):
+            with own_threads(model, workers):
                 assert torch.get_num_threads() == 1
-            with pool.own_threads(large, workers):
+            with own_threads(large, workers):
                 assert torch.get_num_threads() == 4 // workers
             assert torch.get_num_threads() == 4
     finally:
@@ -87,23 +134,37 @@ class Shown:
         return lambda *args, **_: self.told.append((name, args))
 
 
-def test_a_run_of_base_alone_says_what_it_does(plan: Plan, tmp_path: Path):
+def run_pool(
+    plan: Plan, run_dir: Path, work: list[list[int]], *, places: Places | None = None, workers: int = 1, **patience: Any
+) -> Any:
+    """Run jobs on real processes; returns what failed, and what was told."""
+    shown = Shown()
+    before = set(multiprocessing.active_children())
+    with (run_dir / ".lock").open("w") as lock:
+        task = pool.Task(plan, run_dir, places or Places(), survey(plan, run_dir), storage=Storage(), workers=workers)
+        several = pool.Pool(
+            task,
+            seats=Seats(workers),
+            progress=shown,  # type: ignore[arg-type]
+            lock_fd=lock.fileno(),
+            patience=pool.Patience(**patience),
+        )
+        failures = several.run(work)
+    assert not set(multiprocessing.active_children()) - before
+    return failures, shown.told
+
+
+def test_a_run_of_base_alone_says_what_it_does(tmp_path: Path):
     """Two real workers, three real checkpoints: every cell is told once and recorded."""
     from infosteer_bench.records import CellRecord, read_records
-    from infosteer_bench.runs.inputs import Places
-    from infosteer_bench.runs.survey import survey
 
     grid = load_grid("embedded", overrides=["eval.limit=2", "eval.max_new_tokens=4"])
     grid = grid.model_copy(update={"methods": grid.methods[:1], "tasks": ("boolq", "addsub")})
     small, places = plan_grid(grid, data_root=None, model_root=None, quiet=True)
     assert len(small.checkpoints) == 3
-    shown = Shown()
-    with (tmp_path / ".lock").open("w") as lock:
-        task = pool.Task(small, tmp_path, places or Places(), survey(small, tmp_path), storage=Storage(), workers=2)
-        failures = pool.Pool(task, progress=shown, lock_fd=lock.fileno()).run([0, 1, 2])  # type: ignore[arg-type]
+    failures, told = run_pool(small, tmp_path, [[0], [1], [2]], places=places, workers=2)
     assert failures == []
-    told = [args[0] for name, args in shown.told if name == "cell"]
-    assert len(told) == 6
+    assert len([args[0] for name, args in told if name == "cell"]) == 6
     records, problems = read_records(tmp_path, CellRecord)
     assert not problems
     assert {(record.model, record.task) for record in records.values()} == {
@@ -111,29 +172,75 @@ def test_a_run_of_base_alone_says_what_it_does(plan: Plan, tmp_path: Path):
     }
 
 
-def test_a_worker_that_dies_between_two_checkpoints_costs_one(plan: Plan, tmp_path: Path, monkeypatch):
+def test_a_worker_that_dies_between_two_jobs_costs_one(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """It says "done" and is gone before it is told what to do next: named, and another takes its place."""
-    import time
-
     monkeypatch.setattr(pool, "_work", _says_done_and_dies)
     told = pool._tell
 
-    def late(line: Any, place: int | None) -> None:
+    def late(line: Any, job: list[int] | None) -> None:
         time.sleep(0.3)  # by now it is dead
-        told(line, place)
+        told(line, job)
 
     monkeypatch.setattr(pool, "_tell", late)
-    shown = Shown()
-    with (tmp_path / ".lock").open("w") as lock:
-        task = pool.Task(plan, tmp_path, None, None, storage=Storage(), workers=1)  # type: ignore[arg-type]
-        one = pool.Pool(task, progress=shown, lock_fd=lock.fileno())  # type: ignore[arg-type]
-        failures = one.run([0, 1, 2])
+    failures, _ = run_pool(plan, tmp_path, [[0], [1], [2]], retries=0)
     assert len(failures) == 1
-    assert "its worker ended, exit code 9" in failures[0]
+    assert "its worker ended, exit code 9 (log: logs/" in failures[0]
 
 
 def _says_done_and_dies(line: Any, *_: Any) -> None:
-    import os
-
     line.send(("done", []))
     os._exit(9)
+
+
+def test_a_checkpoint_that_kills_its_workers_is_given_up_and_the_rest_of_its_job_goes_on(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Three checkpoints in one job, the second fatal: tried 1 + 2 times, named once, the others done."""
+    monkeypatch.setattr(pool, "_work", partial(_dies_at, 1, str(tmp_path)))
+    failures, told = run_pool(plan, tmp_path, [[0, 1, 2]], retries=2)
+    (failure,) = failures
+    assert failure.startswith(f"{plan.checkpoints[1].label}: its worker ended, killed (for memory?)")
+    log = tmp_path / "logs" / f"{plan.checkpoints[1].key}.log"
+    assert "its last words: training step 7" in log.read_text()
+    lines = [args[0] for name, args in told if name == "line"]
+    assert [line.rpartition("; ")[2] for line in lines[:2]] == ["trying again"] * 2
+    assert lines[2].startswith("FAILED ")
+    assert sorted(path.name for path in tmp_path.glob("begun-*")) == ["begun-0", "begun-1", "begun-2"]
+
+
+def test_a_silent_worker_is_ended_with_its_children(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool, "_work", partial(_falls_silent, str(tmp_path)))
+    monkeypatch.setattr(pool, "_LOOK_S", 0.1)
+    begun = time.monotonic()
+    failures, told = run_pool(plan, tmp_path, [[0], [1]], retries=0, silence_s=3.0)
+    assert time.monotonic() - begun < 30
+    (failure,) = failures
+    assert failure.startswith(f"{plan.checkpoints[0].label}: its worker said nothing for 3 s and was ended")
+    (child,) = (int(path.name.removeprefix("child-")) for path in tmp_path.glob("child-*"))
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    assert ("cell", ("done 1",)) in told
+
+
+# Stand-ins for a worker's life; they run in processes of their own.
+
+
+def _dies_at(fatal: int, folder: str, line: Any, _files: Any, task_file: Path, _lock: int) -> None:
+    task = pickle.loads(task_file.read_bytes())
+    while (job := line.recv()) is not None:
+        for place in job:
+            line.send(("at", ((task.plan.checkpoints[place].key,), {})))
+            line.send(("activity", (("training step 7",), {})))
+            (Path(folder) / f"begun-{place}").touch()
+            if place == fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+        line.send(("done", []))
+
+
+def _falls_silent(folder: str, line: Any, *_: Any) -> None:
+    while (job := line.recv()) is not None:
+        if job == [0]:
+            child = subprocess.Popen(["sleep", "300"])
+            (Path(folder) / f"child-{child.pid}").touch()
+            time.sleep(300)
+        line.send(("cell", ((f"done {job[0]}",), {})))
+        line.send(("done", []))

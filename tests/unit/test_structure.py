@@ -44,8 +44,15 @@ FLOORS = {
     "docs": 6,
     "__main__": 6,
 }
-# On floor 2 a task reads its data through `data`, and boards take names and groups from the two catalogs.
-SIDEWAYS = {("tasks", "data"), ("data", "models"), ("leaderboard", "tasks"), ("leaderboard", "models")}
+# On floor 2 a task reads its data through `data`, and boards take names and groups from the two catalogs; on floor 5
+# `profile runs` invents records under the keys of a real plan.
+SIDEWAYS = {
+    ("profiling", "runs"),
+    ("tasks", "data"),
+    ("data", "models"),
+    ("leaderboard", "tasks"),
+    ("leaderboard", "models"),
+}
 HEAVY = ("torch", "transformers", "vllm", "pandas", "lm_eval", "datasets", "trl", "pyarrow")
 
 

@@ -1,0 +1,55 @@
+"""What a stopped run or a bad disk left behind, put in order before the work goes on.
+
+Records and items that do not verify need nothing here: they do not count (`survey`), and are written anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from infosteer_bench.records import CellRecord, CorruptRecord, read_sealed
+from infosteer_bench.runs.storage import FILE as STORAGE
+from infosteer_bench.runs.storage import WEIGHTS, Storage, note_storage
+from infosteer_bench.runs.survey import Survey
+
+
+def sweep(run_dir: Path) -> list[str]:
+    """Remove what a killed run was writing; the lock says that nobody is writing it now.
+
+    Returns a line for each file that does not verify and that every run writes anew.
+    """
+    for pattern in (".*.tmp", "*/.*.tmp"):
+        for path in run_dir.glob(pattern):
+            path.unlink(missing_ok=True)
+    for path in (run_dir / WEIGHTS).glob("*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
+    cells = {path.stem for path in (run_dir / CellRecord.FOLDER).glob("*.json")}
+    for path in (run_dir / "samples").glob("*.parquet"):
+        if path.stem not in cells:  # items are written before the record that vouches for them
+            path.unlink(missing_ok=True)
+    problems = []
+    for name in ("grid.json", "plan.json", STORAGE):
+        try:
+            if (run_dir / name).exists():
+                read_sealed(run_dir / name)
+        except CorruptRecord:
+            problems.append(f"{name} does not verify: written anew")
+            (run_dir / name).unlink()
+            if name == STORAGE:
+                note_storage(run_dir)
+    return problems
+
+
+def set_right(found: Survey, storage: Storage) -> None:
+    """Take weights and curves out of the way that are not those of their record.
+
+    Weights that are to be kept will be trained again; a curve is not worth that, its numbers are in the record.
+    """
+    for path in found.damaged:
+        if path.is_dir():
+            shutil.rmtree(path)
+            if storage.keep:
+                found.retrain.add(path.name)
+        else:
+            path.replace(path.with_name(path.name + ".damaged"))

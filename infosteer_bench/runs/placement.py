@@ -1,0 +1,98 @@
+"""Who works where: how many workers, on which GPUs or on how many threads, and which checkpoints go together.
+
+Small models gain little from a second thread (their matrices are too small), and nearly everything from a second
+process. They run on one thread however many workers there are, as sums over several threads end in other digits
+(measured on mini-gemma2): the board is the same, byte for byte, for any number of workers. Larger models share the
+cores among the workers, and their last digits may depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from infosteer_bench.device import visible_gpus
+from infosteer_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from infosteer_bench.models.load import ResolvedModel
+    from infosteer_bench.runs.plan import Plan
+
+SMALL_PARAMETERS = 10_000_000
+"""Models below are trained as fast by one thread as by two, within a fifth (measured on 1.7 million: 15 s and 11 s)."""
+MOST_WORKERS = 8
+"""By default; each holds the libraries and a model, about 1 GB."""
+
+
+@dataclass(frozen=True)
+class Seats:
+    """Where workers sit: one each. gpus: names for CUDA_VISIBLE_DEVICES, empty where all share the cores."""
+
+    number: int
+    gpus: tuple[str, ...] = ()
+
+
+def choose_seats(plan: Plan, asked: int | None, *, most: int | None = None) -> Seats:
+    """One worker per GPU; without GPUs one per core where all models are small, else one.
+
+    asked: that many instead; 0 is no worker at all, everything in this process. most: not more (checkpoints on disk).
+    Raises UserError for more than there are GPUs, or than can have an engine each.
+    """
+    gpus = visible_gpus()
+    limit, why = (1, "engine vllm takes the whole CPU") if plan.inputs.engine != "hf" else (None, "")
+    if gpus:
+        limit, why = len(gpus), f"{len(gpus)} GPU(s) are visible, and each serves one worker"
+    if asked is not None and limit is not None and asked > limit:
+        raise UserError(f"--workers {asked}: {why}", allowed=f"0 (in this process) to {limit}")
+    if asked is None:
+        small = all(map(is_small, plan.inputs.models))
+        asked = limit or (min(cores(), MOST_WORKERS) if small else 1)
+    number = asked if most is None else min(asked, most)
+    return Seats(number, gpus[:number])
+
+
+def jobs(plan: Plan, places: list[int], seats: Seats) -> list[list[int]]:
+    """Which of the plan's open checkpoints a worker takes in one go, so that every seat has work.
+
+    Together go checkpoints of one base model, trained and then answered with one engine. Small models on a CPU go
+    alone: nothing is saved by an order there, and a worker is never left with the longest row.
+    """
+    if not seats.gpus and plan.inputs.engine == "hf" and seats.number > 1:
+        return [[place] for place in places]
+    groups: dict[str, list[int]] = {}
+    for place in places:
+        groups.setdefault(plan.checkpoints[place].model.id, []).append(place)
+    parts = math.ceil(max(1, seats.number) / max(1, len(groups)))
+    return [part for group in groups.values() for part in _split(group, parts)]
+
+
+def _split(group: list[int], parts: int) -> list[list[int]]:
+    size = math.ceil(len(group) / parts)
+    return [group[start : start + size] for start in range(0, len(group), size)]
+
+
+def is_small(model: ResolvedModel) -> bool:
+    """Whether a model is known to be too small for a second thread."""
+    return (model.parameters or SMALL_PARAMETERS) < SMALL_PARAMETERS
+
+
+@contextmanager
+def own_threads(model: ResolvedModel, workers: int = 1) -> Iterator[None]:
+    """torch's threads for a model in one of `workers` processes: one if it is small, else what is left of the cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if is_small(model) else max(1, before // workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

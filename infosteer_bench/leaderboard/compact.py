@@ -183,7 +183,7 @@ def _read_lines(path: Path, kind: type[R]) -> tuple[R, ...]:
             if data.pop("content_digest") != digest(data):
                 raise CorruptRecord(f"line {len(records) + 1} does not match its digest")
             records.append(kind.model_validate(data))
-    except (OSError, ValueError, KeyError, ValidationError, CorruptRecord) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError, CorruptRecord) as error:
         reason = str(error) if isinstance(error, CorruptRecord) else f"line {len(records) + 1} cannot be read"
         raise UserError(f"{path}: {reason}", hint="restore the file, or publish the board again") from None
     return tuple(records)

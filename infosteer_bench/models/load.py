@@ -10,8 +10,6 @@ hub's own cache apply). A catalog id always means the catalog's model: write ./N
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from infosteer_bench.errors import UserError, unknown_name
 from infosteer_bench.models.catalog import CATALOG, is_hub_id, looks_like_path
 from infosteer_bench.models.families import Family, family_of
+from infosteer_bench.models.files import (
+    TOKENIZER_FILES,
+    layer_count,
+    read_config,
+    supported_family,
+    tokenizer_digest,
+    tokenizer_kind,
+)
+from infosteer_bench.models.hub import cached_snapshot, endpoint, hub_error, snapshot
 from infosteer_bench.models.weights import (
     INDEX,
     SINGLE,
@@ -36,17 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ResolvedModel", "load_model", "load_tokenizer", "materialize", "resolve_model", "weight_digest"]
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 _SMALL_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 _INSTRUCT = re.compile(r"(^|[-_./])(instruct|it|chat)($|[-_./])", re.IGNORECASE)
 DTYPES = ("float32", "bfloat16")
@@ -115,7 +111,7 @@ def materialize(resolved: ResolvedModel) -> Path:
     if resolved.path is not None:
         return resolved.path
     assert resolved.hub_id is not None
-    path = _snapshot(resolved.hub_id, resolved.revision, [*_SMALL_FILES, SINGLE, INDEX, "model-*.safetensors"])
+    path = snapshot(resolved.hub_id, resolved.revision, [*_SMALL_FILES, SINGLE, INDEX, "model-*.safetensors"])
     for file in weight_files(path):
         read_header(file)
     return path
@@ -131,7 +127,7 @@ def load_model(path: Path, *, dtype: str) -> PreTrainedModel:
 
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    attention = family_of(_read_config(path, str(path))).attention
+    attention = family_of(read_config(path, str(path))).attention
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(path),
@@ -164,7 +160,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
-        if _kind_in_file(path) not in (None, _kind(getattr(tokenizer, "backend_tokenizer", None))):
+        if tokenizer_kind(path) not in (None, _kind(getattr(tokenizer, "backend_tokenizer", None))):
             tokenizer = PreTrainedTokenizerFast.from_pretrained(str(path), local_files_only=True)
     except (OSError, ValueError) as error:
         first = (str(error).splitlines() or [""])[0]
@@ -174,21 +170,15 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _kind_in_file(path: Path) -> str | None:
-    """The model type (BPE, WordLevel, ...) that tokenizer.json states; None without the file."""
-    file = path / "tokenizer.json"
-    return json.loads(file.read_text(encoding="utf-8")).get("model", {}).get("type") if file.is_file() else None
-
-
 def _kind(backend: Any) -> str | None:
     return type(backend.model).__name__ if backend is not None else None
 
 
 def _resolve_local(name: str, folder: Path, *, hub_id: str | None, need_weights: bool) -> ResolvedModel:
     folder = folder.resolve()
-    config = _read_config(folder, str(folder))
-    family = _supported(config, str(folder))
-    tokenizer = _tokenizer_digest(folder)
+    config = read_config(folder, str(folder))
+    family = supported_family(config, str(folder))
+    tokenizer = tokenizer_digest(folder)
     content: dict[str, Any] = {"config": file_sha256(folder / "config.json"), "tokenizer": tokenizer}
     parameters = None
     if need_weights or (folder / SINGLE).is_file() or (folder / INDEX).is_file():
@@ -203,7 +193,7 @@ def _resolve_local(name: str, folder: Path, *, hub_id: str | None, need_weights:
         tokenizer_digest=tokenizer,
         family=family,
         parameters=parameters,
-        n_layers=_layer_count(config, str(folder)),
+        n_layers=layer_count(config, str(folder)),
         instruct=_is_instruct(name, hub_id, folder.name),
     )
 
@@ -219,12 +209,12 @@ def _resolve_hub(name: str, hub_id: str) -> ResolvedModel:
     row = CATALOG.get(name)
     parameters = row.parameters if row else None
     try:
-        info = HfApi(endpoint=_endpoint()).model_info(hub_id)
+        info = HfApi(endpoint=endpoint()).model_info(hub_id)
     except HfHubHTTPError as error:
-        raise _hub_error(hub_id, error) from None
+        raise hub_error(hub_id, error) from None
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         # No network, or HF_HUB_OFFLINE: what was downloaded before still serves.
-        folder = _cached_snapshot(hub_id, error)
+        folder = cached_snapshot(hub_id, error)
     else:
         names = [sibling.rfilename for sibling in info.siblings or []]
         check_not_pickle_only(names, f"hub repository {hub_id}")
@@ -233,114 +223,21 @@ def _resolve_hub(name: str, hub_id: str) -> ResolvedModel:
         if info.safetensors is not None:
             parameters = info.safetensors.total
         # By branch, not by info.sha: only so does the client note which commit is current, for days without network.
-        folder = _snapshot(hub_id, None, list(_SMALL_FILES))
-    config = _read_config(folder, f"hub repository {hub_id}")
-    family = _supported(config, f"hub repository {hub_id}")
+        folder = snapshot(hub_id, None, list(_SMALL_FILES))
+    config = read_config(folder, f"hub repository {hub_id}")
+    family = supported_family(config, f"hub repository {hub_id}")
     return ResolvedModel(
         id=name,
         origin="hub",
         hub_id=hub_id,
         path=None,
         revision=folder.name,  # the hub's cache names a snapshot's folder by its commit
-        tokenizer_digest=_tokenizer_digest(folder),
+        tokenizer_digest=tokenizer_digest(folder),
         family=family,
         parameters=parameters,
-        n_layers=_layer_count(config, f"hub repository {hub_id}"),
+        n_layers=layer_count(config, f"hub repository {hub_id}"),
         instruct=_is_instruct(name, hub_id),
     )
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT") or None
-
-
-def _snapshot(hub_id: str, revision: str | None, patterns: list[str]) -> Path:
-    """The repository's files at its top that match `patterns`, by the hub's client."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
-
-    try:
-        # Subfolders hold other formats (Llama's original/), and fnmatch's * crosses slashes.
-        folder = snapshot_download(
-            hub_id, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"], endpoint=_endpoint()
-        )
-    except (HTTPError, OSError, ValueError) as error:
-        raise _hub_error(hub_id, error) from None
-    return Path(folder)
-
-
-def _cached_snapshot(hub_id: str, cause: Exception) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(hub_id, "config.json", local_files_only=True)).parent
-    except (OSError, ValueError):
-        raise _hub_error(hub_id, cause) from None
-
-
-def _hub_error(hub_id: str, error: Exception) -> UserError:
-    """What a person can do about an error of the hub's client."""
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-
-    # A download that finds the hub refusing says so only in its cause.
-    chain = [error, error.__cause__, error.__context__]
-    if any(isinstance(link, GatedRepoError) for link in chain):
-        return UserError(
-            f"model {hub_id} is gated, and this machine has no access to it",
-            hint=f"accept its licence on the hub's page of {hub_id}, then `hf auth login` or set HF_TOKEN; "
-            "or put the files below --model-root",
-        )
-    if any(isinstance(link, RepositoryNotFoundError) for link in chain):
-        return UserError(
-            f"the hub has no model {hub_id}, or it is private", hint="check the name; for a private one set HF_TOKEN"
-        )
-    if isinstance(error, HFValidationError):
-        return UserError(f"{hub_id!r} is not a hub repository name", allowed="ORG/NAME")
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(
-        f"model {hub_id} cannot be had from the hub: {first}",
-        hint=f"check the network (HF_ENDPOINT for a mirror), or give --model-root DIR with DIR/{hub_id}",
-    )
-
-
-def _read_config(folder: Path, where: str) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        adapter = (folder / "adapter_config.json").is_file()
-        hint = "it is an adapter: merge it into its base model first" if adapter else None
-        raise UserError(f"{where} has no config.json, so it is no checkpoint", hint=hint)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"config.json of {where} is not readable JSON") from None
-    if not isinstance(config, dict):
-        raise UserError(f"config.json of {where} holds no JSON object")
-    return config
-
-
-def _supported(config: dict[str, Any], where: str) -> Family:
-    try:
-        family = family_of(config)
-    except UserError as error:
-        raise UserError(f"{where}: {error.what}", allowed=error.allowed) from None
-    if config.get("quantization_config"):
-        raise UserError(f"{where} is a quantised checkpoint, which cannot be fine-tuned here", allowed="float weights")
-    return family
-
-
-def _layer_count(config: dict[str, Any], where: str) -> int:
-    count = config.get("num_hidden_layers")
-    if not isinstance(count, int) or count < 1:
-        raise UserError(f"{where}: num_hidden_layers is {count!r} in config.json", allowed="a whole number above 0")
-    return count
-
-
-def _tokenizer_digest(folder: Path) -> str:
-    """Digest of the tokenizer's files. Raises UserError if there is none."""
-    files = {name: file_sha256(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
-    if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & set(files):
-        raise UserError(f"{folder} has no tokenizer", allowed="tokenizer.json, or tokenizer.model, or vocab.json")
-    return digest(files, length=32)
 
 
 def _is_instruct(*names: str | None) -> bool:

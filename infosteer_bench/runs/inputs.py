@@ -11,6 +11,7 @@ from infosteer_bench.grid import Grid, MixSpec
 from infosteer_bench.methods import METHODS, register_file
 from infosteer_bench.methods.base import Method
 from infosteer_bench.tasks.catalog import TaskInfo, read_tasks, select_tasks
+from infosteer_bench.tasks.items import check_items
 
 if TYPE_CHECKING:
     from infosteer_bench.data.mixes import Mix
@@ -61,6 +62,8 @@ def resolve_inputs(grid: Grid, places: Places) -> Inputs:
     _check_fit(grid, methods, tasks, engine)
     source = open_source(places.data_root)
     test_files = {name: source.get(info.data_file) for name, info in tasks.items() if info.data_file}
+    for name, file in test_files.items():
+        check_items(file, tasks[name].kind)
     models = tuple(resolve_model(text, model_root=places.model_root) for text in texts)
     _distinct_models(models)
     for model in models:

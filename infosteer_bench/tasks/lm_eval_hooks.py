@@ -24,10 +24,11 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import create_iterator
 
 from infosteer_bench.data.render import Renderer
-from infosteer_bench.data.sources import load_json_records, open_source
+from infosteer_bench.data.sources import open_source
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import PromptConfig
-from infosteer_bench.tasks.filters import KINDS, RULES, AnswerSpec, canonical_answer, correct, options_of
+from infosteer_bench.tasks.filters import KINDS, RULES, AnswerSpec, correct
+from infosteer_bench.tasks.items import Item, read_items
 
 
 class Answer(str):
@@ -82,12 +83,7 @@ def load_dataset(
         raise UserError(f"task data {file}: unknown kind {kind!r}", allowed=", ".join(KINDS))
     renderer = renderer or _renderer(template)
     source = open_source(Path(data_root) if data_root is not None else None).get(file)
-    rows = []
-    for number, record in enumerate(load_json_records(source), start=1):
-        try:
-            rows.append(_row(record, kind, renderer))
-        except UserError as error:
-            raise UserError(f"{source.path}, record {number}: {error}") from None
+    rows = [_row(item, renderer) for item in read_items(source, kind)]
     text, texts = datasets.Value("string"), datasets.List(datasets.Value("string"))
     columns = {"prompt": text, "target": text, "kind": text, "options": texts, "completions": texts}
     features = datasets.Features({**columns, "instruction": text, "answer": text})
@@ -105,25 +101,14 @@ def _renderer(template: str) -> Renderer:
     return Renderer(PromptConfig(template=template))  # type: ignore[arg-type]
 
 
-def _row(record: dict[str, Any], kind: str, renderer: Renderer) -> dict[str, Any]:
-    for field in ("instruction", "answer"):
-        if not isinstance(record.get(field), str):
-            raise UserError(f"no text field {field!r}", allowed="{instruction, answer} as text")
-    spec = AnswerSpec(kind, options_of(record["instruction"]) if kind == "choice" else ())
-    if kind == "choice" and not spec.options:
-        raise UserError("the instruction does not end with its options", allowed="'Answer format: answer1/answer2'")
-    target = canonical_answer(record["answer"], spec)
-    if target is None:
-        raise UserError(
-            f"answer {record['answer']!r} is no {kind}",
-            allowed="/".join(spec.options) or {"number": "a number", "letter": "A to E"}[kind],
-        )
+def _row(item: Item, renderer: Renderer) -> dict[str, Any]:
+    record, kind = item.record, item.spec.kind
     return {
         "prompt": renderer.prompt(record, kind),
-        "target": target,
+        "target": item.target,
         "kind": kind,
-        "options": list(spec.options),
-        "completions": [renderer.completion({**record, "answer": option}, kind) for option in spec.options],
+        "options": list(item.spec.options),
+        "completions": [renderer.completion({**record, "answer": option}, kind) for option in item.spec.options],
         "instruction": record["instruction"],
         "answer": record["answer"],
     }

@@ -1,0 +1,64 @@
+"""The hub as we use it: one commit's files through the hub's own client, and errors that say what to do.
+
+HF_ENDPOINT, HF_TOKEN and the hub's own cache apply.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from infosteer_bench.errors import UserError
+
+
+def endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def snapshot(hub_id: str, revision: str | None, patterns: list[str]) -> Path:
+    """The repository's files at its top that match `patterns`, by the hub's client."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+
+    try:
+        # Subfolders hold other formats (Llama's original/), and fnmatch's * crosses slashes.
+        folder = snapshot_download(
+            hub_id, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"], endpoint=endpoint()
+        )
+    except (HTTPError, OSError, ValueError) as error:
+        raise hub_error(hub_id, error) from None
+    return Path(folder)
+
+
+def cached_snapshot(hub_id: str, cause: Exception) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(hub_id, "config.json", local_files_only=True)).parent
+    except (OSError, ValueError):
+        raise hub_error(hub_id, cause) from None
+
+
+def hub_error(hub_id: str, error: Exception) -> UserError:
+    """What a person can do about an error of the hub's client."""
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    # A download that finds the hub refusing says so only in its cause.
+    chain = [error, error.__cause__, error.__context__]
+    if any(isinstance(link, GatedRepoError) for link in chain):
+        return UserError(
+            f"model {hub_id} is gated, and this machine has no access to it",
+            hint=f"accept its licence on the hub's page of {hub_id}, then `hf auth login` or set HF_TOKEN; "
+            "or put the files below --model-root",
+        )
+    if any(isinstance(link, RepositoryNotFoundError) for link in chain):
+        return UserError(
+            f"the hub has no model {hub_id}, or it is private", hint="check the name; for a private one set HF_TOKEN"
+        )
+    if isinstance(error, HFValidationError):
+        return UserError(f"{hub_id!r} is not a hub repository name", allowed="ORG/NAME")
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f"model {hub_id} cannot be had from the hub: {first}",
+        hint=f"check the network (HF_ENDPOINT for a mirror), or give --model-root DIR with DIR/{hub_id}",
+    )

@@ -18,7 +18,7 @@ from infosteer_bench.records import CellRecord
 from infosteer_bench.runs.smoke import Probes, Problems, probe_tasks
 from infosteer_bench.runs.smoke.board import examine_board
 from infosteer_bench.runs.smoke.tasks import examine_answers, examine_cell, examine_tokenizer
-from infosteer_bench.tasks import catalog, filters, lm_eval_hooks
+from infosteer_bench.tasks import catalog, filters, items, lm_eval_hooks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,7 +80,7 @@ TASK_FAULTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = 
         {CHOICE, NUMBER, LETTER},
     ),
     "a wrong target": (
-        lambda patch: patch.setattr(lm_eval_hooks, "canonical_answer", lambda answer, spec: "answer1"),
+        lambda patch: patch.setattr(items, "canonical_answer", lambda answer, spec: "answer1"),
         {CHOICE, NUMBER, LETTER},
     ),
     "the completion lost the answer": (

@@ -31,6 +31,15 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(given[:count] or map(str, range(count)))
 
 
+def gpu_bytes() -> int:
+    """Memory of the first GPU, free or not; 0 without one."""
+    if not has_cuda():
+        return 0
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory
+
+
 def reset_peak_memory() -> None:
     """Start `peak_memory_bytes` anew."""
     if has_cuda():

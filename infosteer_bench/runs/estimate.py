@@ -24,14 +24,13 @@ from infosteer_bench.records import CheckpointRecord
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint
 from infosteer_bench.runs.storage import Storage
 from infosteer_bench.runs.survey import Survey
+from infosteer_bench.training.recipe import training_bytes
 
 if TYPE_CHECKING:
     from infosteer_bench.data.mixes import Mix
 
 CHARACTERS_PER_TOKEN = 4.0
 BYTES = {"float32": 4, "bfloat16": 2, "bf16": 2}
-OPTIMIZER_BYTES = 16
-"""Per trained parameter: float32 master weight and gradient, AdamW's two moments."""
 REACHED = 0.35
 """Share of the machine's matrix products that a training is taken to reach, before one has been measured."""
 ASSUMED_ITEMS = 2000
@@ -41,7 +40,8 @@ ASSUMED_ITEMS = 2000
 @dataclass(frozen=True)
 class Cost:
     """n_train: checkpoints to train. train_flop, answer_flop: operations, the latter at most. disk_bytes: checkpoints
-    at once. memory_bytes: of the largest training, without activations. largest: that model's id."""
+    at once. memory_bytes: of the largest training, without activations. largest: that model's id. offload: that memory
+    is the machine's, not its GPUs'."""
 
     n_train: int
     train_flop: float
@@ -50,6 +50,7 @@ class Cost:
     disk_bytes: int
     memory_bytes: int
     largest: str | None
+    offload: bool = False
 
     def hours(self, flop_per_s: float) -> tuple[float, float]:
         """(training, answering) in hours of one device."""
@@ -79,7 +80,7 @@ def estimate(plan: Plan, found: Survey, storage: Storage | None = None) -> Cost:
             tokens += trained
             train_flop += _step_factor(plan) * parameters * trained
             sizes.setdefault(planned.model.id, []).append(parameters * BYTES[plan.grid.train.export_dtype])
-            memory[planned.model.id] = _training_bytes(plan, parameters)
+            memory[planned.model.id] = training_bytes(plan.grid.train, parameters)
     largest = max(memory, key=lambda name: memory[name], default=None)
     return Cost(
         n_train=sum(map(len, sizes.values())),
@@ -89,6 +90,7 @@ def estimate(plan: Plan, found: Survey, storage: Storage | None = None) -> Cost:
         disk_bytes=_disk(sizes.values(), storage),
         memory_bytes=memory[largest] if largest else 0,
         largest=largest,
+        offload=plan.grid.train.offload,
     )
 
 
@@ -117,11 +119,6 @@ def _items(plan: Plan, task: str) -> int:
     file, limit = plan.inputs.test_files.get(task), plan.grid.eval.limit
     total = len(json.loads(file.path.read_text(encoding="utf-8"))) if file else ASSUMED_ITEMS
     return min(total, limit or total)
-
-
-def _training_bytes(plan: Plan, parameters: int) -> int:
-    """Weights, gradients and optimizer; with LoRA the frozen weights alone (the adapter is small)."""
-    return parameters * (4 if plan.grid.train.adapter else OPTIMIZER_BYTES)
 
 
 def _disk(sizes: Iterable[list[int]], storage: Storage) -> int:
@@ -176,7 +173,7 @@ def _gpu_product(dtype: str) -> tuple[Callable[[], Any], int]:
 
 
 def room(run_dir: Path) -> dict[str, int]:
-    """Free bytes: disk where the run will lie, memory of this machine, memory of its first GPU (0 without one)."""
+    """Free bytes: disk where the run will lie, memory of this machine, memory of its GPUs together (0 without one)."""
     import psutil
 
     place = run_dir
@@ -186,7 +183,7 @@ def room(run_dir: Path) -> dict[str, int]:
     if has_cuda():
         import torch
 
-        found["gpu"] = torch.cuda.mem_get_info()[0]
+        found["gpu"] = sum(torch.cuda.mem_get_info(gpu)[0] for gpu in range(torch.cuda.device_count()))
     return found
 
 
@@ -198,11 +195,12 @@ def would_not_fit(cost: Cost, free: dict[str, Any]) -> list[str]:
             f"checkpoints need {cost.disk_bytes / 1e9:.1f} GB of disk at once, {free['disk'] / 1e9:.1f} GB are free: "
             "--max-checkpoints-on-disk N, or another --output"
         )
-    where = "gpu" if free["gpu"] else "memory"
+    where = "gpu" if free["gpu"] and not cost.offload else "memory"
     if cost.memory_bytes > free[where]:
         kind = "GPU memory" if where == "gpu" else "memory"
         lines.append(
             f"training {cost.largest} needs {cost.memory_bytes / 1e9:.1f} GB of {kind} before activations, "
-            f"{free[where] / 1e9:.1f} GB are free: --set train.adapter=lora, several GPUs, or a smaller model"
+            f"{free[where] / 1e9:.1f} GB are free: --set train.optimizer=adamw_torch_8bit, --set train.adapter=lora, "
+            + ("--set train.offload=true, or more GPUs" if where == "gpu" else "or a smaller model")
         )
     return lines

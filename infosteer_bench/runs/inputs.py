@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from infosteer_bench.methods import METHODS, register_file
 from infosteer_bench.methods.base import Method
 from infosteer_bench.tasks.catalog import TaskInfo, read_tasks, select_tasks
 from infosteer_bench.tasks.items import check_items
+from infosteer_bench.training.recipe import OPTIMIZER_PACKAGES
 
 if TYPE_CHECKING:
     from infosteer_bench.data.mixes import Mix
@@ -103,6 +105,12 @@ def _check_fit(grid: Grid, methods: tuple[Method, ...], tasks: dict[str, TaskInf
 
     for method in methods:
         refuse_runtime(engine, method.runtime)
+    package = OPTIMIZER_PACKAGES.get(grid.train.optimizer)
+    if package and any(method.trains for method in methods) and importlib.util.find_spec(package) is None:
+        raise UserError(
+            f"train.optimizer={grid.train.optimizer} needs {package}, which is not installed",
+            hint=f"pip install {package}",
+        )
     own = [name for name, info in tasks.items() if info.kind == "other"]
     if grid.prompt.template == "alpaca" and own:
         raise UserError(

@@ -18,7 +18,7 @@ from infosteer_bench.runs.group import run_group
 from infosteer_bench.runs.inputs import Places
 from infosteer_bench.runs.lock import locked
 from infosteer_bench.runs.mend import set_right, sweep
-from infosteer_bench.runs.placement import Seats, choose_seats, jobs, own_threads
+from infosteer_bench.runs.placement import Seats, choose_seats, jobs, own_threads, ranks
 from infosteer_bench.runs.plan import Plan, cell_identity, cell_key, describe
 from infosteer_bench.runs.pool import Patience, Pool, Task
 from infosteer_bench.runs.progress import Progress
@@ -54,7 +54,9 @@ def run(
     patience: with workers that die or hang.
     """
     storage = storage or Storage()
-    seats = choose_seats(plan, workers, most=storage.most)  # what cannot be is refused before anything is written
+    # the most demanding models first, and what cannot be is refused before anything is written
+    needs = sorted({ranks(plan, model) for model in plan.inputs.models}, reverse=True)
+    seats = {each: choose_seats(plan, workers, most=storage.most, each=each) for each in needs}
     with locked(run_dir) as lock_fd:
         problems = sweep(run_dir)
         write_sealed(run_dir / "grid.json", describe(plan, provenance.public_command()))
@@ -69,7 +71,7 @@ def run(
                 for problem in found.problems:
                     progress.line(f"damaged: {problem}", always=True)
                 set_right(found, storage)
-                task = Task(plan, run_dir, places, found, storage, seats.number)
+                task = Task(plan, run_dir, places, found, storage, max(seat.number for seat in seats.values()))
                 failures = _do(task, seats, progress, lock_fd, patience)
                 marks = high_water(run_dir)
                 if marks:
@@ -81,11 +83,29 @@ def run(
         return Outcome(now.done, tuple(failures), tuple(mended))
 
 
-def _do(task: Task, seats: Seats, progress: Progress, lock_fd: int, patience: Patience | None) -> list[str]:
-    """What is open, by workers or in this process; returns what failed, one line each."""
+def _do(task: Task, seats: dict[int, Seats], progress: Progress, lock_fd: int, patience: Patience | None) -> list[str]:
+    """What is open, by workers or in this process; returns what failed, one line each.
+
+    seats: by how many GPUs a model needs to be trained.
+    """
+    failures: list[str] = []
+    for each, these in seats.items():
+        places = [
+            place
+            for place, planned in enumerate(task.plan.checkpoints)
+            if task.found.has_work(planned.key) and ranks(task.plan, planned.model) == each
+        ]
+        if places:
+            failures += _seated(task, these, places, progress, lock_fd, patience)
+    return failures
+
+
+def _seated(
+    task: Task, seats: Seats, open_places: list[int], progress: Progress, lock_fd: int, patience: Patience | None
+) -> list[str]:
+    """These places of the plan, of models that need equally many GPUs."""
     plan, found, storage = task.plan, task.found, task.storage
-    open_places = [place for place, planned in enumerate(plan.checkpoints) if found.has_work(planned.key)]
-    if seats.number and open_places:
+    if seats.number:
         work = jobs(plan, open_places, seats)
         workers = min(seats.number, len(work))
         each = storage if storage.most is None else replace(storage, most=storage.most // workers)
@@ -96,18 +116,21 @@ def _do(task: Task, seats: Seats, progress: Progress, lock_fd: int, patience: Pa
             progress.note(f"no workers: this run cannot be told to another process ({error})")
         else:
             if workers > 1:
-                progress.line(f"{workers} workers side by side{', a GPU each' if seats.gpus else ''}")
+                progress.line(
+                    f"{workers} workers side by side{', GPUs each: ' + ' | '.join(seats.gpus) if seats.gpus else ''}"
+                )
             return pool.run(work)
-    return _alone(Worker(plan, task.run_dir, task.places, progress), found, storage)
+    return _alone(Worker(plan, task.run_dir, task.places, progress), open_places, found, storage)
 
 
-def _alone(worker: Worker, found: Survey, storage: Storage) -> list[str]:
+def _alone(worker: Worker, places: list[int], found: Survey, storage: Storage) -> list[str]:
     """Everything in this process, model by model, so that one engine answers for all checkpoints of a model."""
     failures: list[str] = []
     try:
         for model in worker.plan.inputs.models:
-            group = [planned for planned in worker.plan.checkpoints if planned.model.id == model.id]
-            if any(found.has_work(planned.key) for planned in group):
+            checkpoints = [worker.plan.checkpoints[place] for place in places]
+            group = [planned for planned in checkpoints if planned.model.id == model.id]
+            if group:
                 with own_threads(model):
                     failures += run_group(worker, group, found, storage)
     finally:

@@ -15,29 +15,72 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from infosteer_bench.device import visible_gpus
+from infosteer_bench.device import gpu_bytes, visible_gpus
 from infosteer_bench.errors import UserError
+from infosteer_bench.training.recipe import OPTIMIZER_PACKAGES, accumulation_per_rank, training_bytes
 
 if TYPE_CHECKING:
+    from infosteer_bench.grid import TrainConfig
     from infosteer_bench.models.load import ResolvedModel
     from infosteer_bench.runs.plan import Plan
 
 SMALL_PARAMETERS = 10_000_000
 """Models below are trained as fast by one thread as by two, within a fifth (measured on 1.7 million: 15 s and 11 s)."""
+_FILLED = 0.8
+"""Share of a GPU that weights, gradients and optimizer may fill; activations need the rest."""
 MOST_WORKERS = 8
 """By default; each holds the libraries and a model, about 1 GB."""
 
 
 @dataclass(frozen=True)
 class Seats:
-    """Where workers sit: one each. gpus: names for CUDA_VISIBLE_DEVICES, empty where all share the cores."""
+    """Where workers sit: one each. gpus: for CUDA_VISIBLE_DEVICES, "0" or "0,1"; empty where all share the cores."""
 
     number: int
     gpus: tuple[str, ...] = ()
 
 
-def choose_seats(plan: Plan, asked: int | None, *, most: int | None = None) -> Seats:
-    """One worker per GPU; without GPUs one per core where all models are small, else one.
+def ranks(plan: Plan, model: ResolvedModel) -> int:
+    """How many processes train a checkpoint of this model together, each on a GPU of its own.
+
+    As `train.ranks` says, or as many GPUs as weights, gradients and optimizer fill, within what is visible and what
+    divides the gradient accumulation (the optimizer's batch is part of a checkpoint's identity).
+    Raises UserError for more than there are GPUs, a number that does not divide, or what cannot be trained in
+    pieces.
+    """
+    train, gpus = plan.grid.train, len(visible_gpus())
+    if train.ranks is not None:
+        if gpus and train.ranks > gpus:
+            raise UserError(f"train.ranks={train.ranks}: {gpus} GPU(s) are visible, and each rank needs its own")
+        accumulation_per_rank(train, train.ranks)
+        number = train.ranks
+    elif not gpus or train.offload or train.adapter:
+        number = 1
+    else:
+        needed = training_bytes(train, model.parameters or 0) / (_FILLED * gpu_bytes())
+        divisors = [n for n in range(1, gpus + 1) if train.gradient_accumulation % n == 0]
+        number = next((n for n in divisors if n >= needed), divisors[-1])
+    if number > 1 or train.offload:
+        _refuse_pieces(train, model)
+    return number
+
+
+def _refuse_pieces(train: TrainConfig, model: ResolvedModel) -> None:
+    """Raise UserError for what cannot be trained in pieces: PEFT's merge and bitsandbytes' optimizers want it whole."""
+    if train.adapter:
+        raise UserError(
+            f"train.adapter={train.adapter} is trained by one process that holds the whole model",
+            hint="leave out train.ranks and train.offload, or train without an adapter",
+        )
+    if OPTIMIZER_PACKAGES.get(train.optimizer) == "bitsandbytes":
+        raise UserError(
+            f"train.optimizer={train.optimizer} updates whole weights, and {model.id} would be trained in pieces",
+            hint="--set train.optimizer=adamw_torch_8bit can do both",
+        )
+
+
+def choose_seats(plan: Plan, asked: int | None, *, most: int | None = None, each: int = 1) -> Seats:
+    """One worker per `each` GPUs; without GPUs one per core where all models are small, else one.
 
     asked: that many instead; 0 is no worker at all, everything in this process. most: not more (checkpoints on disk).
     Raises UserError for more than there are GPUs, or than can have an engine each.
@@ -48,11 +91,14 @@ def choose_seats(plan: Plan, asked: int | None, *, most: int | None = None) -> S
         limit, why = len(gpus), f"{len(gpus)} GPU(s) are visible, and each serves one worker"
     if asked is not None and limit is not None and asked > limit:
         raise UserError(f"--workers {asked}: {why}", allowed=f"0 (in this process) to {limit}")
+    if gpus:  # a worker of several GPUs leaves fewer seats than were asked for
+        limit = len(gpus) // each
+        asked = None if asked is None else min(asked, limit)
     if asked is None:
         small = all(map(is_small, plan.inputs.models))
         asked = limit or (min(cores(), MOST_WORKERS) if small else 1)
     number = asked if most is None else min(asked, most)
-    return Seats(number, gpus[:number])
+    return Seats(number, tuple(",".join(gpus[seat * each : (seat + 1) * each]) for seat in range(number) if gpus))
 
 
 def jobs(plan: Plan, places: list[int], seats: Seats) -> list[list[int]]:

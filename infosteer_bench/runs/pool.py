@@ -14,7 +14,6 @@ import os
 import pickle
 import signal
 import tempfile
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -28,10 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
 
-import psutil
-
 from infosteer_bench.errors import is_disk_full
 from infosteer_bench.methods import register_file
+from infosteer_bench.processes import cause, end, end_with_parent
 from infosteer_bench.records import write_atomic
 from infosteer_bench.runs.group import run_group
 from infosteer_bench.runs.placement import Seats, own_threads
@@ -121,7 +119,7 @@ class Pool:
                 self._fill()
         finally:
             for hand in self._hands.values():
-                _end(hand.process)  # nothing to save: what is recorded is whole, what is not is done again
+                end(hand.process)  # nothing to save: what is recorded is whole, what is not is done again
             self._file.unlink(missing_ok=True)
         return [text for place in sorted(self._failed) for text in self._failed[place]]
 
@@ -150,7 +148,7 @@ class Pool:
             kind, content = line.recv()
         except (EOFError, OSError):  # the latter for half a message
             hand.process.join()
-            self._lost(line, f"its worker ended, {_cause(hand.process.exitcode)}")
+            self._lost(line, f"its worker ended, {cause(hand.process.exitcode)}")
             return
         hand.heard = time.monotonic()
         if kind == "full":
@@ -175,7 +173,7 @@ class Pool:
             return
         _tell(line, None)
         hand.process.join(_LEAVE_S)
-        _end(hand.process)  # if it does not come to its end, it has nothing left to do
+        end(hand.process)  # if it does not come to its end, it has nothing left to do
         del self._hands[line]
         self._free.append(hand.gpu)
 
@@ -188,7 +186,7 @@ class Pool:
     def _lost(self, line: Connection, why: str) -> None:
         """A worker is gone or is to go: another takes what is left of its job, but for a checkpoint that cost many."""
         hand = self._hands.pop(line)
-        _end(hand.process)
+        end(hand.process)
         line.close()
         self._free.append(hand.gpu)
         plan = self.task.plan
@@ -227,28 +225,11 @@ def _tell(line: Connection, job: list[int] | None) -> None:
         line.send(job)
 
 
-def _end(process: BaseProcess) -> None:
-    """Kill a worker with all that it started (an engine's processes)."""
-    with suppress(psutil.NoSuchProcess):
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for child in family:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-    process.join()
-
-
 def _written(payload: bytes) -> Path:
     handle, name = tempfile.mkstemp(prefix="infosteer-task-")
     with os.fdopen(handle, "wb") as file:
         file.write(payload)
     return Path(name)
-
-
-def _cause(code: int | None) -> str:
-    if code == -signal.SIGKILL:
-        return "killed (for memory?)"
-    return f"by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
 
 class _SharedLock:
@@ -278,7 +259,7 @@ class _Told:
 def _work(line: Connection, method_files: tuple[str, ...], task_file: Path, lock: int) -> None:  # noqa: ARG001 - held
     """A worker's whole life: take a job, do it, say so; end at None or with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     for path in method_files:  # what they hold can be unpickled only after that
         register_file(Path(path))
     task: Task = pickle.loads(task_file.read_bytes())  # noqa: S301 - the parent's own bytes, in a file of its own
@@ -295,10 +276,3 @@ def _work(line: Connection, method_files: tuple[str, ...], task_file: Path, lock
         line.send(("full", str(error)))
     finally:
         worker.close_engine()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

@@ -12,7 +12,8 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from infosteer_bench.records import (
     write_atomic,
 )
 from infosteer_bench.runs.examiner import Examiner
+from infosteer_bench.runs.placement import ranks
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint
 from infosteer_bench.runs.storage import CURVES, WEIGHTS, file_digests, holds
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from infosteer_bench.data.mixes import TokenizedMix
     from infosteer_bench.runs.inputs import Places
     from infosteer_bench.runs.progress import Progress
+    from infosteer_bench.training.checkpoint import TrainResult
 
 
 class Worker:
@@ -126,7 +129,7 @@ class Worker:
         target = self.weights_dir(planned)
         target.parent.mkdir(parents=True, exist_ok=True)
         curve = self.run_dir / CURVES / f"{planned.key}.jsonl"
-        result = train_checkpoint(
+        result = (self._by_ranks(planned) or train_checkpoint)(
             model_path=model_path,
             family=planned.model.family,
             method=planned.method,
@@ -160,6 +163,18 @@ class Worker:
             },
             "training": {**result.to_dict(), **planned.method.facts(planned.model.n_layers)},
         }
+
+    def _by_ranks(self, planned: PlannedCheckpoint) -> Callable[..., TrainResult] | None:
+        """`train_checkpoint` by several processes, or by one that keeps its weights in main memory; None: neither."""
+        from infosteer_bench.training.ranks import train_on_ranks
+
+        grid = self.plan.grid
+        if "WORLD_SIZE" in os.environ:  # a launcher has done it
+            return None
+        number = ranks(self.plan, planned.model)
+        if number == 1 and not grid.train.offload:
+            return None
+        return partial(train_on_ranks, number, offload=grid.train.offload, method_files=grid.method_files)
 
     def _tokenized(self, planned: PlannedCheckpoint, model_path: Path) -> TokenizedMix:
         from infosteer_bench.data.mixes import tokenize_mix

@@ -10,7 +10,6 @@ not move under a 5e-5 update). Settings of Accelerate (FSDP, DeepSpeed) apply as
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import time
@@ -20,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infosteer_bench.device import peak_memory_bytes, reset_peak_memory
-from infosteer_bench.errors import CellFailure, UserError
+from infosteer_bench.errors import CellFailure
 from infosteer_bench.grid import TrainConfig
 from infosteer_bench.methods.base import Method
+from infosteer_bench.training.recipe import accumulation_per_rank, recipe_warnings
 from infosteer_bench.training.steps import last_step, restore_curve
 
 if TYPE_CHECKING:
@@ -69,34 +69,6 @@ class TrainResult:
         return asdict(self)
 
 
-def planned_steps(n_rows: int, config: TrainConfig) -> int:
-    """Optimizer steps that `config` takes over `n_rows` rows."""
-    per_step = config.batch_size * config.gradient_accumulation
-    return config.max_steps or math.ceil(math.ceil(n_rows / per_step) * config.epochs)
-
-
-def accumulation_per_rank(config: TrainConfig, world_size: int) -> int:
-    """Micro-batches per optimizer step and rank, such that the optimizer's batch is the same on any number of ranks:
-    the batch is part of a checkpoint's identity, the number of ranks is not.
-
-    Raises UserError where the accumulation does not divide.
-    """
-    if config.gradient_accumulation % world_size:
-        raise UserError(
-            f"gradient_accumulation {config.gradient_accumulation} does not divide among {world_size} ranks",
-            hint="start a number of ranks that divides it, or change train.gradient_accumulation for every run",
-        )
-    return config.gradient_accumulation // world_size
-
-
-def recipe_warnings(n_rows: int, config: TrainConfig) -> list[str]:
-    """What is odd about the recipe for a mix of this size."""
-    steps = planned_steps(n_rows, config)
-    if config.warmup_steps > 0.2 * steps:
-        return [f"warm-up takes {config.warmup_steps} of {steps} steps (more than 20 %)"]
-    return []
-
-
 def train_checkpoint(
     *,
     model_path: Path,
@@ -126,8 +98,7 @@ def train_checkpoint(
     trainer = build_trainer(
         model, tokenizer, method=method, mix=mix, config=config, seed=seed, paths=paths, on_step=on_step
     )
-    resume = last_step(paths.scratch, on_problem) if config.save_steps else None
-    restore_curve(paths.curve, paths.scratch, resume)
+    resume = _resumed(trainer, config, paths, on_problem)
     reset_peak_memory()
     started = time.perf_counter()
     with method.attach(model, family):
@@ -154,6 +125,19 @@ def train_checkpoint(
         resumed_from_step=resume,
         warnings=recipe_warnings(mix.n_rows, config),
     )
+
+
+def _resumed(
+    trainer: MethodTrainer, config: TrainConfig, paths: TrainPaths, on_problem: Callable[[str], None] | None
+) -> int | None:
+    """The step to go on from, the same in every rank: the first one looks, mends and says."""
+    from accelerate.utils import broadcast_object_list
+
+    found: list[Any] = [None]
+    if trainer.accelerator.is_main_process:
+        found = [last_step(paths.scratch, on_problem) if config.save_steps else None]
+        restore_curve(paths.curve, paths.scratch, found[0])
+    return broadcast_object_list(found)[0]
 
 
 def build_trainer(
@@ -210,6 +194,7 @@ def build_trainer(
         report_to=list(config.report_to) or "none",
         disable_tqdm=True,
         average_tokens_across_devices=True,
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     if arguments.n_gpu > 1:

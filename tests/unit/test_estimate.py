@@ -97,6 +97,8 @@ def test_what_would_not_fit_says_what_to_do() -> None:
     assert "training llama-3-8b needs 100.0 GB of memory before activations, 10.0 GB are free" in memory
     (gpu,) = would_not_fit(cost, {**plenty, "gpu": 10**10})
     assert "100.0 GB of GPU memory" in gpu
+    assert "train.offload=true, or more GPUs" in gpu
+    assert would_not_fit(replace(cost, offload=True), {**plenty, "gpu": 10**10}) == [], "it lies in main memory"
 
 
 def test_a_dry_run_says_it_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,9 +19,10 @@ import pytest
 from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import load_grid
+from infosteer_bench.models.load import ResolvedModel
 from infosteer_bench.runs import placement, pool
 from infosteer_bench.runs.inputs import Places
-from infosteer_bench.runs.placement import MOST_WORKERS, SMALL_PARAMETERS, Seats, choose_seats, jobs, own_threads
+from infosteer_bench.runs.placement import MOST_WORKERS, SMALL_PARAMETERS, Seats, choose_seats, jobs, own_threads, ranks
 from infosteer_bench.runs.plan import Plan
 from infosteer_bench.runs.storage import Storage
 from infosteer_bench.runs.survey import survey
@@ -78,6 +79,55 @@ def test_one_worker_per_gpu(plan: Plan, monkeypatch: pytest.MonkeyPatch, engine:
     assert choose_seats(plan, None, most=3) == Seats(3, ("0", "1", "2"))
     with pytest.raises(UserError, match=r"--workers 5: 4 GPU\(s\) are visible"):
         choose_seats(plan, 5)
+    assert choose_seats(plan, None, each=2) == Seats(2, ("0,1", "2,3"))
+    assert choose_seats(plan, 4, each=2) == Seats(2, ("0,1", "2,3"))
+    assert choose_seats(plan, None, each=4, most=3) == Seats(1, ("0,1,2,3",))
+
+
+def of_train(plan: Plan, parameters: int, **changes: Any) -> tuple[Plan, ResolvedModel]:
+    """The plan with other training settings, and a model of that size."""
+    grid = plan.grid.model_copy(update={"train": plan.grid.train.model_copy(update=changes)})
+    return replace(plan, grid=grid), replace(plan.inputs.models[0], parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "changes", "wanted"),
+    [
+        (2 * 10**9, {}, 1),  # 32 GB of 64
+        (8 * 10**9, {}, 2),  # 128 GB
+        (9 * 10**9, {}, 4),  # 144 GB; three do not divide the accumulation
+        (4 * 10**9 - 10**6, {}, 1),
+        (4 * 10**9 + 10**6, {}, 2),
+        (8 * 10**9, {"optimizer": "adamw_torch_8bit"}, 2),  # 80 GB
+        (6 * 10**9, {"optimizer": "adamw_8bit"}, 1),  # 60 GB
+        (8 * 10**9, {"adapter": "lora"}, 1),  # 32 GB
+        (8 * 10**9, {"offload": True}, 1),
+        (70 * 10**9, {}, 4),  # as many as there are; out of memory then says what to do
+        (70 * 10**9, {"gradient_accumulation": 1}, 1),
+        (2 * 10**9, {"ranks": 4}, 4),
+        (8 * 10**9, {"ranks": 1}, 1),
+    ],
+)
+def test_a_model_gets_the_gpus_that_it_needs(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, parameters: int, changes: dict[str, Any], wanted: int
+):
+    gpus(monkeypatch, 4)
+    monkeypatch.setattr(placement, "gpu_bytes", lambda: 80 * 10**9)
+    assert ranks(*of_train(plan, parameters, **{"gradient_accumulation": 8, **changes})) == wanted
+
+
+def test_ranks_that_cannot_be(plan: Plan, monkeypatch: pytest.MonkeyPatch):
+    assert ranks(*of_train(plan, 70 * 10**9)) == 1, "no GPU: one process"
+    with pytest.raises(UserError, match="gradient_accumulation 4 does not divide among 3 ranks"):
+        ranks(*of_train(plan, 10**6, ranks=3, gradient_accumulation=4))
+    for change in ({"ranks": 2}, {"offload": True}):
+        with pytest.raises(UserError, match=r"train\.adapter=lora is trained by one process"):
+            ranks(*of_train(plan, 10**6, adapter="lora", gradient_accumulation=2, **change))
+    with pytest.raises(UserError, match=r"train\.optimizer=adamw_8bit updates whole weights"):
+        ranks(*of_train(plan, 10**6, optimizer="adamw_8bit", offload=True))
+    gpus(monkeypatch, 2)
+    with pytest.raises(UserError, match=r"train.ranks=4: 2 GPU\(s\) are visible, and each rank needs its own"):
+        ranks(*of_train(plan, 10**6, ranks=4, gradient_accumulation=4))
 
 
 def test_gpus_are_named_as_they_were_given(monkeypatch: pytest.MonkeyPatch):

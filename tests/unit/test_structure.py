@@ -23,6 +23,7 @@ FLOORS = {
     "__init__": 0,
     "errors": 0,
     "device": 0,
+    "processes": 0,
     "registry": 0,
     "grid": 1,
     "records": 1,

@@ -15,7 +15,8 @@ from infosteer_bench.grid import TrainConfig
 from infosteer_bench.methods import METHODS, register_file
 from infosteer_bench.methods.base import Method
 from infosteer_bench.models.families import family_of
-from infosteer_bench.training.checkpoint import TrainPaths, planned_steps, recipe_warnings, train_checkpoint
+from infosteer_bench.training.checkpoint import TrainPaths, train_checkpoint
+from infosteer_bench.training.recipe import planned_steps, recipe_warnings
 from tests.gradients import ragged_rows
 from tests.tiny import FAMILY_NAMES, build_tiny
 from tests.training import FAST, mix_of, same, train, weights

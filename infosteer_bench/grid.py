@@ -110,6 +110,9 @@ class EvalConfig(Frozen):
     dtype: Literal["float32", "bfloat16"] = identity("bfloat16")
     batch_size: int = runtime(64, gt=0, description="engine hf: rows of a batch, at most")
     batch_tokens: int = runtime(16384, gt=0, description="engine hf: prompt and answer tokens of a batch, at most")
+    tensor_parallel: int | None = runtime(
+        None, gt=0, description="engine vllm: GPUs that answer together; None: as many as the weights need"
+    )
 
 
 class MethodArm(Frozen):

@@ -163,7 +163,7 @@ class CellRecord(Record):
     option_rank: float | None = None  # percent, likelihood-ranked
     generated_tokens: int = 0
     time_s: float = 0.0  # the engine's, behind these answers
-    serving: dict[str, Any] = {}  # engine_starts and engine_swaps in this process so far, load_time_s of the checkpoint
+    serving: dict[str, Any] = {}  # engine_starts, engine_swaps in this process so far, shards, load_time_s
     stand_ins: list[str] = []  # data files that differ from upstream, for training and for this test
     samples_sha256: str | None = None
 

@@ -10,7 +10,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from infosteer_bench.device import has_cuda
+from infosteer_bench.device import gpu_bytes, has_cuda, visible_gpus
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.registry import Registry
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MAX_CONTEXT = 2048
 """Tokens of prompt and answer together, at most; less where the model's own window is shorter. The same for every
 engine, so that both see the same prompts."""
+
+BYTES = {"float32": 4, "bfloat16": 2}
 
 FinishReason = Literal["stop", "length"]
 
@@ -48,13 +50,14 @@ class Engine(Protocol):
     """One model at a time, behind one lm_eval LM.
 
     name, dtype: as in the cell's record. engine_starts: how often a model runtime was built from nothing.
-    engine_swaps: how often other weights were put into a live one.
+    engine_swaps: how often other weights were put into a live one. shards: processes that hold the model together.
     """
 
     name: str
     dtype: str
     engine_starts: int
     engine_swaps: int
+    shards: int
 
     @property
     def lm(self) -> EngineLM:
@@ -117,10 +120,28 @@ def vllm_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-def refuse_runtime(engine: str, runtime: dict[str, Any] | None) -> None:
+_FILLED = 0.6
+"""Share of a GPU that an engine's weights may fill; keys and values of the answers in hand need the rest."""
+
+
+def tensor_parallel(config: EvalConfig, parameters: int) -> int:
+    """How many GPUs answer together: as `eval.tensor_parallel` says, or the power of two that the weights need.
+
+    Within what this process sees; a power of two divides the heads of every family's models.
+    """
+    number, gpus = 1, len(visible_gpus())
+    if config.tensor_parallel is not None:
+        return config.tensor_parallel
+    while 2 * number <= gpus and parameters * BYTES[config.dtype] > number * _FILLED * gpu_bytes():
+        number *= 2
+    return number
+
+
+def refuse_runtime(engine: str, runtime: dict[str, Any] | None, *, shards: int = 1) -> None:
     """Raises UserError if `engine` cannot honour what a method needs at inference (`Method.runtime`).
 
-    hf steers in this process. vllm steers in processes of its own, which know the methods that come with the package.
+    hf steers in this process. vllm steers in processes of its own, which know the methods that come with the package,
+    and must have all of a token's coefficients in one. shards: processes that hold a model together.
     """
     if runtime is None or engine == "hf":
         return
@@ -131,4 +152,9 @@ def refuse_runtime(engine: str, runtime: dict[str, Any] | None) -> None:
         raise UserError(
             f"{wish} and comes from a file of yours, which the processes of engine vllm do not read",
             hint="--backend hf, or a method that does not need more than weights at inference",
+        )
+    if shards > 1:
+        raise UserError(
+            f"{wish}, and the coefficients of a token would be spread over {shards} processes",
+            hint="--set eval.tensor_parallel=1, or --backend hf",
         )

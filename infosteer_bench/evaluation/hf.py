@@ -41,7 +41,7 @@ T = TypeVar("T")
 class HFEngine:
     """See `engine.Engine`. On the GPU where there is one, else on the CPU."""
 
-    name = "hf"
+    name, shards = "hf", 1
 
     def __init__(self, eval_config: EvalConfig) -> None:
         self.eval_config = eval_config

@@ -24,8 +24,8 @@ from typing import IO, TYPE_CHECKING, Any
 import psutil
 
 from infosteer_bench.device import has_cuda
-from infosteer_bench.errors import CellFailure
-from infosteer_bench.evaluation.engine import MAX_CONTEXT, refuse_runtime
+from infosteer_bench.errors import CellFailure, UserError
+from infosteer_bench.evaluation.engine import MAX_CONTEXT, refuse_runtime, tensor_parallel
 from infosteer_bench.evaluation.lm import EngineLM, end_token_ids, window
 from infosteer_bench.evaluation.quiet import debug, quiet
 from infosteer_bench.evaluation.vllm_lm import VLLMLM
@@ -38,9 +38,10 @@ from infosteer_bench.evaluation.vllm_process import (
     is_out_of_memory,
     last_error,
 )
-from infosteer_bench.evaluation.vllm_weights import expected_digests
+from infosteer_bench.evaluation.vllm_weights import Shard, expected_digests
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.models.load import load_tokenizer
+from infosteer_bench.models.weights import count_parameters
 from infosteer_bench.records import canonical_json
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class VLLMEngine:
         self.eval_config = eval_config
         self.dtype: str = eval_config.dtype
         self.engine_starts = self.engine_swaps = 0
+        self.shards = 1
         self._llm: Any = None
         self._shape: str | None = None  # what can be swapped in: shape digest, and whether graphs are off
         self._lm: VLLMLM | None = None
@@ -86,6 +88,8 @@ class VLLMEngine:
     def load(self, checkpoint: Path, *, weight_digest: str, runtime: dict[str, Any] | None) -> None:
         """See `engine.Engine.load`. Raises CellFailure if no engine starts or none holds the checkpoint's weights."""
         refuse_runtime(self.name, runtime)
+        self.shards = self._shards(checkpoint)
+        refuse_runtime(self.name, runtime, shards=self.shards)
         wanted = (checkpoint, weight_digest, canonical_json(runtime))
         if self._loaded == wanted:
             return
@@ -194,16 +198,27 @@ class VLLMEngine:
     def _steer(self, runtime: dict[str, Any] | None) -> str | None:
         """Attach what the method needs while answering, or take the last one's hooks out."""
         try:
-            (count,) = self._llm.collective_rpc("steer", args=(runtime,))
+            count = self._llm.collective_rpc("steer", args=(runtime,))[0]
         except Exception as error:
             return f"vllm cannot steer with {(runtime or {}).get('name')}: {first_line(error)}"
         return None if (count is None) == (runtime is None) else "vllm did not take the method's hooks"
+
+    def _shards(self, checkpoint: Path) -> int:
+        """How many of vLLM's workers hold the model together. Raises CellFailure if they cannot share its heads."""
+        try:
+            number = tensor_parallel(self.eval_config, count_parameters(checkpoint))
+        except UserError as error:
+            raise CellFailure(str(error)) from error
+        heads = _config(checkpoint).num_attention_heads
+        if heads % number:
+            raise CellFailure(f"{number} GPUs cannot share {heads} attention heads: --set eval.tensor_parallel=N")
+        return number
 
     def _options(self, checkpoint: Path, *, eager: bool) -> dict[str, Any]:
         options: dict[str, Any] = {
             "dtype": self.dtype,
             "max_model_len": window(checkpoint, MAX_CONTEXT),
-            "tensor_parallel_size": 1,
+            "tensor_parallel_size": self.shards,
             "trust_remote_code": False,
             "load_format": "safetensors",
             "enable_prefix_caching": True,
@@ -227,14 +242,19 @@ class VLLMEngine:
         return options
 
     def _wrong_weights(self, checkpoint: Path) -> str | None:
-        """Compare what the worker holds with the checkpoint's files."""
-        vocab_size = _config(checkpoint).vocab_size
-        (held,) = self._llm.collective_rpc("probe_weights", args=(vocab_size,))
-        expected = expected_digests(checkpoint, list(held), dtype=self.dtype, vocab_size=vocab_size)
-        wrong = sorted(name for name in held if held[name] != expected[name])
-        if wrong:
-            return f"vllm does not hold the weights of {checkpoint}: {len(wrong)} of {len(held)} differ, as {wrong[0]}"
-        return None if held else f"vllm holds nothing of {checkpoint} that could be read back"
+        """Compare what the workers hold with the checkpoint's files."""
+        config = _config(checkpoint)
+        workers = self._llm.collective_rpc("probe_weights")
+        for rank, held in enumerate(workers):
+            shard = Shard(config.vocab_size, config.num_key_value_heads, rank, len(workers))
+            expected = expected_digests(checkpoint, list(held), dtype=self.dtype, shard=shard)
+            wrong = sorted(name for name in held if held[name] != expected[name])
+            if wrong:
+                found = f"{len(wrong)} of {len(held)} differ, as {wrong[0]}"
+                return f"vllm does not hold the weights of {checkpoint}: {found}"
+            if not held:
+                return f"vllm holds nothing of {checkpoint} that could be read back"
+        return None
 
 
 def cpu_cache_bytes(available: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,38 @@ if TYPE_CHECKING:
 
 FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 """vLLM's fused matrices, and the checkpoint's that they stack."""
+NARROWING = ("o_proj", "down_proj")
+_VOCAB_MULTIPLE = 64
+"""vLLM pads the embedding to a multiple of it before it is shared out."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one of vLLM's `size` workers holds of a model (tensor parallelism; Shoeybi et al. 2019, "Megatron-LM").
+
+    The rows of matrices that widen (q, k, v, gate, up) and of the embedding are shared out, and the columns of those
+    that narrow again (o, down). A key or value head that several query heads use lies on all the workers of these.
+    vocab_size: rows of the embedding that are tokens. kv_heads: of keys and values.
+    """
+
+    vocab_size: int
+    kv_heads: int
+    rank: int = 0
+    size: int = 1
+
+    def rows(self, tensor: torch.Tensor, source: str) -> torch.Tensor:
+        """Of the matrix (or bias) `source`, as q_proj."""
+        parts = min(self.size, self.kv_heads) if source in ("k_proj", "v_proj") else self.size
+        return tensor.chunk(parts)[self.rank * parts // self.size]
+
+    def columns(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Of a matrix whose input the workers share."""
+        return tensor.chunk(self.size, dim=1)[self.rank]
+
+    def tokens(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Rows of an embedding, or of an output matrix."""
+        each = math.ceil(self.vocab_size / _VOCAB_MULTIPLE) * _VOCAB_MULTIPLE // self.size
+        return tensor[: self.vocab_size][self.rank * each : (self.rank + 1) * each]
 
 
 class Weights:
@@ -47,17 +81,16 @@ class Weights:
             return handle.get_tensor(name).to(getattr(torch, self._dtype))
 
 
-def expected_digests(checkpoint: Path, names: list[str], *, dtype: str, vocab_size: int) -> dict[str, str]:
-    """The digest that each of `names` (vLLM's) must have if `checkpoint` is what is loaded.
+def expected_digests(checkpoint: Path, names: list[str], *, dtype: str, shard: Shard) -> dict[str, str]:
+    """The digest that each of `names` (vLLM's) must have in a worker if `checkpoint` is what is loaded.
 
-    vocab_size: rows of the embedding that are tokens; vLLM pads the rest. Raises CellFailure for a tensor that the
-    checkpoint lacks.
+    Raises CellFailure for a tensor that the checkpoint lacks.
     """
     weights = Weights(checkpoint, dtype)
-    return {name: tensor_digest(_expected(weights, name, vocab_size)) for name in names}
+    return {name: tensor_digest(_expected(weights, name, shard)) for name in names}
 
 
-def _expected(weights: Weights, name: str, vocab_size: int) -> torch.Tensor:
+def _expected(weights: Weights, name: str, shard: Shard) -> torch.Tensor:
     import torch
 
     module, _, part = name.rpartition(".")
@@ -67,11 +100,13 @@ def _expected(weights: Weights, name: str, vocab_size: int) -> torch.Tensor:
     if part == "packed":  # the embedding as output matrix
         name = f"{module}.weight"
     if leaf in FUSED:
-        tensor = torch.cat([weights.read(f"{parent}.{source}.{part}") for source in FUSED[leaf]])
+        tensor = torch.cat([shard.rows(weights.read(f"{parent}.{source}.{part}"), source) for source in FUSED[leaf]])
     else:
         tensor = weights.read(name)
-    if leaf == "embed_tokens" and part == "weight":
-        return tensor[spread(vocab_size, ROWS)]
     if leaf in ("lm_head", "embed_tokens"):
-        tensor = tensor[:vocab_size]
+        tensor = shard.tokens(tensor)
+    elif leaf in NARROWING and part == "weight":
+        tensor = shard.columns(tensor)
+    if leaf == "embed_tokens" and part == "weight":
+        return tensor[spread(len(tensor), ROWS)]
     return tensor.t()[spread(tensor.shape[1], COLUMNS)] if tensor.ndim == 2 else tensor

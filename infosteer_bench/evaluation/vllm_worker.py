@@ -51,8 +51,8 @@ class WeightProbe:
 
     model_runner: Any
 
-    def probe_weights(self, vocab_size: int) -> dict[str, str]:
-        """Digests of what is loaded: norms and biases whole, COLUMNS of every matrix, ROWS of the embedding.
+    def probe_weights(self) -> dict[str, str]:
+        """Digests of what this worker holds: norms and biases whole, COLUMNS of every matrix, ROWS of the embedding.
 
         Names are vLLM's: qkv_proj and gate_up_proj are the checkpoint's matrices one below the other.
         """
@@ -68,15 +68,15 @@ class WeightProbe:
                 if leaf.endswith("norm"):
                     digests[f"{name}.weight"] = tensor_digest(weight)
                 elif leaf == "embed_tokens":
-                    digests[f"{name}.weight"] = tensor_digest(weight[spread(vocab_size, ROWS)])
+                    digests[f"{name}.weight"] = tensor_digest(weight[spread(_tokens(module), ROWS)])
                     if hasattr(module, "cpu_linear"):  # tied: also the output matrix, packed apart for its kernel
-                        digests[f"{name}.packed"] = tensor_digest(_columns(module)[:, :vocab_size])
+                        digests[f"{name}.packed"] = tensor_digest(_columns(module)[:, : _tokens(module)])
                 elif leaf.endswith("_proj"):
                     digests[f"{name}.weight"] = tensor_digest(_columns(module))
                     if getattr(module, "bias", None) is not None:
                         digests[f"{name}.bias"] = tensor_digest(module.bias)
                 elif leaf == "lm_head":
-                    digests[f"{name}.weight"] = tensor_digest(_columns(module)[:, :vocab_size])
+                    digests[f"{name}.weight"] = tensor_digest(_columns(module)[:, : _tokens(module)])
         return digests
 
     def refresh_tied_head(self) -> None:
@@ -94,11 +94,17 @@ class WorkerExtension(WeightProbe, SteeringSeat):
     """All that vLLM's worker class gets (`worker_extension_cls`)."""
 
 
+def _tokens(module: Any) -> int:
+    """Rows of an embedding that are tokens of this worker; the rest is padding."""
+    held = module.shard_indices
+    return held.org_vocab_end_index - held.org_vocab_start_index
+
+
 def _columns(module: Any) -> torch.Tensor:
     """COLUMNS columns of a linear layer's weight, as rows, read through the layer's own kernel."""
     import torch
 
-    width = module.embedding_dim if hasattr(module, "embedding_dim") else module.input_size
+    width = module.embedding_dim if hasattr(module, "embedding_dim") else module.input_size_per_partition
     dtype = getattr(module, "params_dtype", None) or module.weight.dtype
     one_hot = torch.zeros(min(COLUMNS, width), width, dtype=dtype, device=module.weight.device)
     for row, place in enumerate(spread(width, COLUMNS)):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infosteer_bench.device import has_cuda
+from infosteer_bench.evaluation.engine import BYTES
 from infosteer_bench.records import CheckpointRecord
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint
 from infosteer_bench.runs.storage import Storage
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from infosteer_bench.data.mixes import Mix
 
 CHARACTERS_PER_TOKEN = 4.0
-BYTES = {"float32": 4, "bfloat16": 2, "bf16": 2}
 REACHED = 0.35
 """Share of the machine's matrix products that a training is taken to reach, before one has been measured."""
 ASSUMED_ITEMS = 2000

@@ -211,5 +211,6 @@ class Examiner:
         return {
             "engine_starts": self._engine.engine_starts,
             "engine_swaps": self._engine.engine_swaps,
+            "shards": self._engine.shards,
             "load_time_s": round(self._load_s, 3),
         }

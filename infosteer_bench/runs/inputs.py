@@ -104,7 +104,7 @@ def _check_fit(grid: Grid, methods: tuple[Method, ...], tasks: dict[str, TaskInf
     from infosteer_bench.evaluation.engine import refuse_runtime
 
     for method in methods:
-        refuse_runtime(engine, method.runtime)
+        refuse_runtime(engine, method.runtime, shards=grid.eval.tensor_parallel or 1)
     package = OPTIMIZER_PACKAGES.get(grid.train.optimizer)
     if package and any(method.trains for method in methods) and importlib.util.find_spec(package) is None:
         raise UserError(

@@ -18,7 +18,7 @@ from infosteer_bench.runs.group import run_group
 from infosteer_bench.runs.inputs import Places
 from infosteer_bench.runs.lock import locked
 from infosteer_bench.runs.mend import set_right, sweep
-from infosteer_bench.runs.placement import Seats, choose_seats, jobs, own_threads, ranks
+from infosteer_bench.runs.placement import Seats, choose_seats, gpus_for, jobs, own_threads
 from infosteer_bench.runs.plan import Plan, cell_identity, cell_key, describe
 from infosteer_bench.runs.pool import Patience, Pool, Task
 from infosteer_bench.runs.progress import Progress
@@ -55,7 +55,7 @@ def run(
     """
     storage = storage or Storage()
     # the most demanding models first, and what cannot be is refused before anything is written
-    needs = sorted({ranks(plan, model) for model in plan.inputs.models}, reverse=True)
+    needs = sorted({gpus_for(plan, model) for model in plan.inputs.models}, reverse=True)
     seats = {each: choose_seats(plan, workers, most=storage.most, each=each) for each in needs}
     with locked(run_dir) as lock_fd:
         problems = sweep(run_dir)
@@ -86,14 +86,14 @@ def run(
 def _do(task: Task, seats: dict[int, Seats], progress: Progress, lock_fd: int, patience: Patience | None) -> list[str]:
     """What is open, by workers or in this process; returns what failed, one line each.
 
-    seats: by how many GPUs a model needs to be trained.
+    seats: by how many GPUs a model needs.
     """
     failures: list[str] = []
     for each, these in seats.items():
         places = [
             place
             for place, planned in enumerate(task.plan.checkpoints)
-            if task.found.has_work(planned.key) and ranks(task.plan, planned.model) == each
+            if task.found.has_work(planned.key) and gpus_for(task.plan, planned.model) == each
         ]
         if places:
             failures += _seated(task, these, places, progress, lock_fd, patience)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from infosteer_bench.device import gpu_bytes, visible_gpus
 from infosteer_bench.errors import UserError
+from infosteer_bench.evaluation.engine import tensor_parallel
 from infosteer_bench.training.recipe import OPTIMIZER_PACKAGES, accumulation_per_rank, training_bytes
 
 if TYPE_CHECKING:
@@ -38,6 +39,20 @@ class Seats:
 
     number: int
     gpus: tuple[str, ...] = ()
+
+
+def gpus_for(plan: Plan, model: ResolvedModel) -> int:
+    """How many GPUs a worker needs for this model, to train or to answer; 1 also where there is none.
+
+    Raises UserError as `ranks` does, and for more to answer than there are.
+    """
+    answering = 1
+    if plan.inputs.engine == "vllm":
+        answering = tensor_parallel(plan.grid.eval, model.parameters or 0)
+        gpus = len(visible_gpus())
+        if gpus and answering > gpus:
+            raise UserError(f"eval.tensor_parallel={answering}: {gpus} GPU(s) are visible")
+    return max(ranks(plan, model), answering)
 
 
 def ranks(plan: Plan, model: ResolvedModel) -> int:

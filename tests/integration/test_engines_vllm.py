@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,18 @@ import psutil
 import pytest
 from lm_eval.api.instance import Instance
 from loud import build_loud
+from safetensors.torch import load_file, save_file
 from tiny import build_data_root
 
-from infosteer_bench.device import has_cuda
-from infosteer_bench.errors import CellFailure
+from infosteer_bench.device import has_cuda, visible_gpus
+from infosteer_bench.errors import CellFailure, UserError
 from infosteer_bench.evaluation import Engine, Generation, make_engine
+from infosteer_bench.evaluation import vllm as vllm_module
 from infosteer_bench.evaluation.evaluate import evaluate_task
+from infosteer_bench.evaluation.vllm_weights import Shard
 from infosteer_bench.grid import EvalConfig, PromptConfig
 from infosteer_bench.methods import METHODS
+from infosteer_bench.models.load import materialize, resolve_model
 from infosteer_bench.tasks.catalog import read_tasks
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
@@ -177,6 +182,54 @@ def test_a_swap_that_did_nothing_is_found(
     assert engine.engine_starts == starts + 1, "a fresh engine replaces one that does not take weights"
     assert engine._wrong_weights(models[1]) is None
     assert capfd.readouterr() == ("", ""), "a start is silent"
+
+
+def two_models(family: str, folder: Path) -> tuple[Path, Path]:
+    """Checkpoints of one shape, and of at least two heads."""
+    if not family.startswith("mini"):
+        return build_loud(family, folder / "0", 0), build_loud(family, folder / "1", 1)
+    resolved = resolve_model(family, model_root=None)
+    first = materialize(resolved)
+    second = Path(shutil.copytree(first, folder / "other"))
+    tensors = {name: 0.97 * tensor for name, tensor in load_file(first / "model.safetensors").items()}
+    save_file(tensors, second / "model.safetensors", metadata={"format": "pt"})
+    return first, second
+
+
+@pytest.mark.skipif(len(visible_gpus()) == 1, reason="needs two GPUs, or none")
+@pytest.mark.parametrize("family", ["llama", "mini-qwen2", "mini-gemma2"])
+def test_two_workers_hold_a_model_together(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensor parallel: hf's scores, before and after a swap; each worker's part is compared with the files.
+
+    The tiny Llama has one head of keys and values, which both workers hold; the others' are shared out.
+    """
+    models = two_models(family, tmp_path)
+    if not has_cuda():
+        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")  # by itself vLLM gives each worker a NUMA node
+    engine: Any = make_engine("vllm", eval_config=CONFIG.model_copy(update={"tensor_parallel": 2}))
+    hf = make_engine("hf", eval_config=CONFIG)
+    try:
+        for digest, path in (("0", models[0]), ("1", models[1])):
+            engine.load(path, weight_digest=digest, runtime=None)
+            hf.load(path, weight_digest=digest, runtime=None)
+            for (a, a_greedy), (b, b_greedy) in zip(_scores(engine), _scores(hf), strict=True):
+                assert a == pytest.approx(b, abs=1e-3)
+                assert a_greedy == b_greedy
+        assert (engine.engine_starts, engine.engine_swaps) == (1, 1)
+        workers = engine._llm.collective_rpc("probe_weights")
+        assert len(workers) == 2
+        whole = {name for name in workers[0] if workers[0][name] == workers[1][name]}
+        assert whole == {name for name in workers[0] if "norm" in name}, "all else is in two different parts"
+        assert len(whole) < len(workers[0])
+        assert "does not hold the weights" in engine._wrong_weights(models[0])
+        swapped = lambda vocabulary, heads, rank, size: Shard(vocabulary, heads, 1 - rank, size)  # noqa: E731
+        monkeypatch.setattr(vllm_module, "Shard", swapped)  # a worker that holds the other's part
+        assert "does not hold the weights" in engine._wrong_weights(models[1])
+        with pytest.raises(UserError, match="spread over 2 processes"):
+            engine.load(models[0], weight_digest="0", runtime={"name": "infosteer-intervention", "settings": {}})
+    finally:
+        engine.close()
+    assert not _engine_processes()
 
 
 def test_texts_longer_than_the_window(engine: Engine, models: tuple[Path, Path]) -> None:

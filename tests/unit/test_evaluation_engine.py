@@ -6,13 +6,14 @@ import copy
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from infosteer_bench.errors import UserError
 from infosteer_bench.evaluation import Generation, choose_backend, make_engine
 from infosteer_bench.evaluation import engine as engine_module
-from infosteer_bench.evaluation.engine import refuse_runtime
+from infosteer_bench.evaluation.engine import refuse_runtime, tensor_parallel
 from infosteer_bench.grid import EvalConfig
 
 
@@ -57,6 +58,29 @@ def test_what_an_engine_cannot_honour_is_refused_by_name() -> None:
         refuse_runtime("other", steered)
     with pytest.raises(UserError, match=r"comes from a file of yours"):
         refuse_runtime("vllm", {**steered, "source": "0" * 64})
+    with pytest.raises(UserError, match=r"spread over 2 processes; next: --set eval\.tensor_parallel=1"):
+        refuse_runtime("vllm", steered, shards=2)
+
+
+@pytest.mark.parametrize(
+    ("billions", "dtype", "gpus", "wanted"),
+    [
+        (8, "bfloat16", 0, 1),
+        (8, "bfloat16", 4, 1),  # 16 GB of 48
+        (8, "bfloat16", 1, 1),
+        (30, "bfloat16", 4, 2),  # 60 GB
+        (30, "float32", 4, 4),  # 120 GB
+        (30, "float32", 3, 2),  # three do not share the heads; out of memory then says so
+        (70, "bfloat16", 8, 4),
+    ],
+)
+def test_as_many_gpus_answer_as_the_weights_need(
+    monkeypatch: pytest.MonkeyPatch, billions: int, dtype: Any, gpus: int, wanted: int
+) -> None:
+    monkeypatch.setattr(engine_module, "visible_gpus", lambda: tuple(map(str, range(gpus))))
+    monkeypatch.setattr(engine_module, "gpu_bytes", lambda: 80 * 10**9 if gpus else 0)
+    assert tensor_parallel(EvalConfig(dtype=dtype), billions * 10**9) == wanted
+    assert tensor_parallel(EvalConfig(dtype=dtype, tensor_parallel=2), billions * 10**9) == 2
 
 
 def test_choosing_imports_nothing_heavy() -> None:

@@ -21,7 +21,7 @@ from tiny import build_tiny
 from infosteer_bench.errors import CellFailure, UserError
 from infosteer_bench.evaluation import vllm as vllm_module
 from infosteer_bench.evaluation.vllm import VLLMEngine, _shape_digest, cpu_cache_bytes
-from infosteer_bench.evaluation.vllm_weights import expected_digests
+from infosteer_bench.evaluation.vllm_weights import Shard, expected_digests
 from infosteer_bench.evaluation.vllm_worker import COLUMNS, WeightProbe, spread, tensor_digest
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.models.load import load_model, load_tokenizer
@@ -47,7 +47,7 @@ def _vocabulary(path: Path) -> int:
 
 
 def _digests(path: Path, names: list[str] = NAMES, dtype: str = "float32") -> dict[str, str]:
-    return expected_digests(path, names, dtype=dtype, vocab_size=_vocabulary(path))
+    return expected_digests(path, names, dtype=dtype, shard=Shard(_vocabulary(path), 2))
 
 
 def test_only_equal_shapes_and_tokenizers_are_swapped(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ class _Linear(torch.nn.Module):
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.empty(0))
-        self.input_size, self.params_dtype = weight.shape[1], weight.dtype
+        self.input_size_per_partition, self.params_dtype = weight.shape[1], weight.dtype
         self.quant_method = type("Method", (), {"apply": staticmethod(lambda _, x, bias: x @ weight.t())})()
 
 
@@ -109,6 +109,7 @@ def test_the_probe_reads_repacked_matrices_exactly(tmp_path: Path, dtype: str) -
     tree["norm"].weight = torch.nn.Parameter(tensors["model.norm.weight"])
     padded = torch.cat([tensors["model.embed_tokens.weight"], torch.zeros(13, 64, dtype=getattr(torch, dtype))])
     tree["embed_tokens"].weight = torch.nn.Parameter(padded)
+    tree["embed_tokens"].shard_indices = SimpleNamespace(org_vocab_start_index=0, org_vocab_end_index=_vocabulary(path))
     layer = torch.nn.ModuleDict({
         "self_attn": torch.nn.ModuleDict({"qkv_proj": _Linear(fused)}),
         "mlp": torch.nn.ModuleDict({"down_proj": _Linear(tensors["model.layers.0.mlp.down_proj.weight"])}),
@@ -116,7 +117,7 @@ def test_the_probe_reads_repacked_matrices_exactly(tmp_path: Path, dtype: str) -
     tree["layers"] = torch.nn.ModuleDict({"0": layer})
     probe = WeightProbe()
     probe.model_runner = type("Runner", (), {"get_model": lambda _: torch.nn.ModuleDict({"model": tree})})()
-    held = probe.probe_weights(_vocabulary(path))
+    held = probe.probe_weights()
     assert len(held) == 4
     assert held == _digests(path, list(held), dtype=dtype)
 

@@ -22,7 +22,16 @@ from infosteer_bench.grid import load_grid
 from infosteer_bench.models.load import ResolvedModel
 from infosteer_bench.runs import placement, pool
 from infosteer_bench.runs.inputs import Places
-from infosteer_bench.runs.placement import MOST_WORKERS, SMALL_PARAMETERS, Seats, choose_seats, jobs, own_threads, ranks
+from infosteer_bench.runs.placement import (
+    MOST_WORKERS,
+    SMALL_PARAMETERS,
+    Seats,
+    choose_seats,
+    gpus_for,
+    jobs,
+    own_threads,
+    ranks,
+)
 from infosteer_bench.runs.plan import Plan
 from infosteer_bench.runs.storage import Storage
 from infosteer_bench.runs.survey import survey
@@ -128,6 +137,23 @@ def test_ranks_that_cannot_be(plan: Plan, monkeypatch: pytest.MonkeyPatch):
     gpus(monkeypatch, 2)
     with pytest.raises(UserError, match=r"train.ranks=4: 2 GPU\(s\) are visible, and each rank needs its own"):
         ranks(*of_train(plan, 10**6, ranks=4, gradient_accumulation=4))
+
+
+def test_a_worker_gets_the_gpus_of_what_needs_more(plan: Plan, monkeypatch: pytest.MonkeyPatch):
+    """Answering or training; hf answers with one."""
+    model = plan.inputs.models[0]
+
+    def wanted(engine: str, **train: Any) -> int:
+        grid = of_train(plan, 1, gradient_accumulation=4, **train)[0].grid
+        grid = grid.model_copy(update={"eval": grid.eval.model_copy(update={"tensor_parallel": 2})})
+        return gpus_for(with_inputs(replace(plan, grid=grid), engine=engine), model)
+
+    gpus(monkeypatch, 4)
+    monkeypatch.setattr(placement, "gpu_bytes", lambda: 80 * 10**9)
+    assert (wanted("vllm"), wanted("hf"), wanted("vllm", ranks=4)) == (2, 1, 4)
+    gpus(monkeypatch, 1)
+    with pytest.raises(UserError, match=r"eval\.tensor_parallel=2: 1 GPU\(s\) are visible"):
+        wanted("vllm")
 
 
 def test_gpus_are_named_as_they_were_given(monkeypatch: pytest.MonkeyPatch):

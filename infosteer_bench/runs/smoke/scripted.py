@@ -20,7 +20,7 @@ class ScriptedEngine:
     """See `evaluation.engine.Engine`. answers: by doc_id. favoured: by doc_id, the option whose trained answer gets the
     higher likelihood. cut: whether answers are said to end at the token limit."""
 
-    name, dtype = "scripted", "float32"
+    name, dtype, shards = "scripted", "float32", 1
 
     def __init__(self, answers: Sequence[str], *, favoured: Sequence[str], cut: bool, eval_config: EvalConfig) -> None:
         self.engine_starts = self.engine_swaps = 0

@@ -9,16 +9,21 @@ no gradient flows to a replaced entry through its own old value.
 Controls answer "would any change of this kind do the same?": the same replacement at other keys (`random_keys`,
 `largest_keys`), at the same keys with a random sign (`random_sign`), and Gaussian noise on all keys whose length per
 token is that of the lift's own change (`noise`). They draw from a private generator, so the data order stays the same.
+
+The default arm in bfloat16 on a CUDA GPU is one kernel (`kernels`), in models that are not compiled; everything else is
+put together from torch's operations and `selection`.
 """
 
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from infosteer_bench.memory.rows import kernels_for
 from infosteer_bench.memory.selection import RankBy, smallest_indices
 
 Value = Literal["mean_magnitude", "signed_mean"]
@@ -47,10 +52,14 @@ def lift_smallest(
     k: (..., F). Returns the same shape and dtype. With n = 0 it returns k itself.
     keep_sign applies to value="mean_magnitude"; the signed mean carries its own sign.
     detach_value: no gradient through the mean (the literal arm differentiates through it).
-    generator: on k's device, for the controls that draw. Holds the chosen indices for backward, n per token.
+    generator: on k's device, for the controls that draw. Holds the chosen indices for backward, n per token
+    (the default arm in bfloat16 on a CUDA GPU: one bit per coefficient).
     """
     if n == 0:
         return k
+    default = (rank_by, value, detach_value, control) == ("magnitude", "mean_magnitude", True, "none")
+    if default and not torch.compiler.is_compiling() and (kernels := kernels_for(k)) and kernels.liftable(k):
+        return _Lift.apply(k, n, alpha, keep_sign, kernels)  # type: ignore[return-value]
     if control == "noise":
         lifted = lift_smallest(
             k.detach(), n=n, alpha=alpha, rank_by=rank_by, value=value, keep_sign=keep_sign, detach_value=detach_value
@@ -65,6 +74,23 @@ def lift_smallest(
     elif keep_sign and value == "mean_magnitude":
         level = torch.where(replaced < 0, -level, level)
     return k.scatter(-1, chosen, level.to(k.dtype).expand_as(chosen))
+
+
+class _Lift(torch.autograd.Function):
+    """The default arm in one pass over k; holds one bit per coefficient for backward."""
+
+    @staticmethod
+    def forward(ctx: Any, k: Tensor, n: int, alpha: float, keep_sign: bool, kernels: Any) -> Tensor:
+        lifted, marks = kernels.lift(k, n, alpha, keep_sign=keep_sign)
+        ctx.save_for_backward(marks)
+        ctx.kernels = kernels
+        return lifted
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (marks,) = ctx.saved_tensors
+        return ctx.kernels.blank(grad, marks), None, None, None, None
 
 
 def _choose(k: Tensor, n: int, rank_by: RankBy, control: Control, generator: torch.Generator | None) -> Tensor:

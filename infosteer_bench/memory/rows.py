@@ -1,15 +1,13 @@
 """Row by row over key coefficients: float32 inside, without holding a float32 copy of all of k.
 
 What InfoSteer computes from k (B, T, F) is a function of one token's F numbers. On a CPU such a function gets a block
-of rows at a time, so small that its temporaries stay in the processor's cache; elsewhere torch.compile fuses it into
-one kernel. Chosen by measurement: on two CPU cores, F = 8960, blocks take a third of the time of the same operations
-over the whole tensor, and no minute of compiling.
+of rows at a time, so small that its temporaries stay in the processor's cache: on two CPU cores, F = 8960, that takes a
+third of the time of the same operations over the whole tensor. On a CUDA GPU `kernels` has one kernel for it; where
+that does not serve (float64, no triton) the operations run over the whole tensor, which is right and slow.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,7 +36,7 @@ def own(block: Tensor) -> Tensor:
 def over_rows(function: RowFunction, k: Tensor, *per_row: Tensor) -> tuple[Tensor, ...]:
     """`function(rows of k (n, F), the same rows (n, 1) of each per_row)`, over all rows and put together.
 
-    k: (..., F). per_row: tensors of shape (...). function: pure, made once (it is compiled once); its results are (n,)
+    k: (..., F). per_row: tensors of shape (...). function: pure; its results are (n,)
     or (n, F), and come back as (...) or (..., F).
     """
     width, leading = k.shape[-1], k.shape[:-1]
@@ -46,11 +44,20 @@ def over_rows(function: RowFunction, k: Tensor, *per_row: Tensor) -> tuple[Tenso
     if k.device.type == "cpu" and flat.numel() > BLOCK:
         parts = [function(*block) for block in blocks(flat, *rows)]
         results = tuple(torch.cat(column) for column in zip(*parts, strict=True))
-    elif k.device.type == "cpu":
-        results = function(flat, *rows)
     else:
-        results = _fused(function)(flat, *rows)
+        results = function(flat, *rows)
     return tuple(result.view((*leading, *result.shape[1:])) for result in results)
+
+
+def kernels_for(k: Tensor) -> Any:
+    """The module `kernels` where it takes k, else None."""
+    if not k.is_cuda:
+        return None
+    try:
+        from infosteer_bench.memory import kernels
+    except ImportError:  # no triton
+        return None
+    return kernels if kernels.usable(k) else None
 
 
 def blocks(flat: Tensor, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -58,22 +65,3 @@ def blocks(flat: Tensor, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
     step = max(1, BLOCK // flat.shape[-1])
     for start in range(0, flat.shape[0], step):
         yield tuple(tensor[start : start + step] for tensor in (flat, *rows))
-
-
-@functools.cache
-def _fused(function: RowFunction) -> RowFunction:
-    """`function` compiled, or as it is where this machine has no compiler for its device (said once)."""
-    compiled = torch.compile(function, dynamic=True)
-    state = {"function": compiled}
-
-    def call(*args: Any) -> tuple[Tensor, ...]:
-        try:
-            return state["function"](*args)
-        except Exception as error:  # torch.compile raises many kinds; a fault of the function itself comes again below
-            if state["function"] is function:
-                raise
-            state["function"] = function
-            warnings.warn(f"torch.compile failed ({str(error).splitlines()[0]}): steering is slower", stacklevel=2)
-            return function(*args)
-
-    return call

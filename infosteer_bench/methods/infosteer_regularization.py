@@ -88,12 +88,11 @@ class InfoSteerRegularization(Method):
 
         from infosteer_bench.memory.entropy import key_entropy
 
-        total = torch.zeros((), device=mask.device)
-        for reading in self._tap.take().values():
-            if self.config.average == "before":  # one entropy (F,) -> (), standing for every token of the micro-batch
-                total = total + key_entropy(reading) * mask.sum()
-            else:
-                total = total + torch.where(mask, reading, 0.0).sum()
+        readings = torch.stack(list(self._tap.take().values()))  # (L, B, T); before: (L, F)
+        if self.config.average == "before":  # one entropy per layer, standing for every token of the micro-batch
+            total = key_entropy(readings).sum() * mask.sum()
+        else:
+            total = torch.where(mask, readings, 0.0).sum()
         return -self.config.lambda_ * total
 
 

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 REFERENCE = "sft"
 PARTS = ("layers", "step")
-STEP_EVERY = 3  # whole steps and heads take most of the time and tell least: in round 1 and in every third
+STEP_EVERY = 3  # on a CPU whole steps and heads take most of the time and tell least: in round 1 and in every third
+CUDA_WARM_UP = 3  # rounds: kernels are compiled, the allocator has its blocks, the clocks are up
+CUDA_REPEATS = 5  # runs whose median is one time: they take a fraction of a second, and the processor's jitter is 10 %
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,20 @@ def profile_train(
     for name, method in methods.items():
         costs[name].saved_bytes = bench.saved_bytes(method)
     head: list[float] = []
-    for number in range(setting.rounds + 1):  # the first warms up
-        on_progress("warming up" if number == 0 else f"round {number} of {setting.rounds}")
-        whole = number % STEP_EVERY == 0 or number == 1
+    on_cuda = bench.device.type == "cuda"
+    for number in range(1 - CUDA_WARM_UP if on_cuda else 0, setting.rounds + 1):  # up to 0 they warm up
+        on_progress(f"round {number} of {setting.rounds}" if number > 0 else "warming up")
+        whole = on_cuda or number % STEP_EVERY == 0 or number == 1
         if whole:
             head_time = bench.head()
-            head += [head_time] if number else []
+            head += [head_time] if number > 0 else []
         for name in _rotated(list(methods), number):
+            gc.collect()  # what another method left in reference cycles is none of this one's
             reset_peak_memory()
             times = {"layers": bench.layers(methods[name])}
             if whole:
                 times["step"] = bench.step(methods[name])
-            if number:
+            if number > 0:
                 costs[name].add(times, peak_memory_bytes())
     return _report(setting, bench, methods, costs, head)
 
@@ -205,16 +209,20 @@ class Bench:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def _timed(self, run: Callable[[], None]) -> float:
+        times: list[float] = []
         gc.disable()
         try:
-            self._wait()
-            started = time.perf_counter()
-            run()
-            self._wait()
-            return time.perf_counter() - started
+            for _ in range(CUDA_REPEATS if self.device.type == "cuda" else 1):
+                self._wait()
+                started = time.perf_counter()
+                run()
+                self._wait()
+                times.append(time.perf_counter() - started)
+                self.model.zero_grad(set_to_none=True)
         finally:
             gc.enable()
             self.model.zero_grad(set_to_none=True)
+        return statistics.median(times)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

@@ -204,6 +204,7 @@ def test_two_workers_hold_a_model_together(family: str, tmp_path: Path, monkeypa
     The tiny Llama has one head of keys and values, which both workers hold; the others' are shared out.
     """
     models = two_models(family, tmp_path)
+    others = _engine_processes()  # the engine that the other tests share may still be alive
     if not has_cuda():
         monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")  # by itself vLLM gives each worker a NUMA node
     engine: Any = make_engine("vllm", eval_config=CONFIG.model_copy(update={"tensor_parallel": 2}))
@@ -229,7 +230,7 @@ def test_two_workers_hold_a_model_together(family: str, tmp_path: Path, monkeypa
             engine.load(models[0], weight_digest="0", runtime={"name": "infosteer-intervention", "settings": {}})
     finally:
         engine.close()
-    assert not _engine_processes()
+    assert set(_engine_processes()) <= set(others)
 
 
 def test_texts_longer_than_the_window(engine: Engine, models: tuple[Path, Path]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from infosteer_bench import __version__
+from infosteer_bench.commands.analyze_options import add_analyze
 from infosteer_bench.errors import UserError, is_disk_full
 
 
@@ -106,14 +107,17 @@ def build_parser() -> argparse.ArgumentParser:
     smoke.add_argument("--quiet", action="store_true", help="print what fails and the result only")
     smoke.set_defaults(handler="infosteer_bench.commands.smoke:smoke_command")
 
-    data = commands.add_parser("data", help="fetch, verify or list the data files; write the development split")
+    data = commands.add_parser("data", help="fetch, verify or list data files; the development split; overlaps")
     data.add_argument(
         "action",
-        choices=["fetch", "list", "dev"],
-        help="fetch: download and verify; list: what is there; dev: a data root whose tests are the held-out rows",
+        choices=["fetch", "list", "dev", "audit"],
+        help="fetch: download and verify; list: what is there; dev: a data root whose tests are the held-out rows; "
+        "audit: test questions that stand in a mix, or twice in the tests",
     )
     data.add_argument("--data-root", type=Path, metavar="DIR", help="local copy laid out as upstream, or miniworld")
     data.add_argument("--output", type=Path, metavar="DIR", help="with dev: the new data root")
+    data.add_argument("--json", type=Path, metavar="FILE", help="with audit: write it there too")
+    data.add_argument("--board", type=Path, metavar="DIR", help="with audit: keep it beside this board or run")
     data.set_defaults(handler="infosteer_bench.commands.data:data_command")
 
     world = commands.add_parser("miniworld", help="the embedded world: pretrain its models, audit it, write its data")
@@ -129,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     world.set_defaults(handler="infosteer_bench.commands.miniworld:miniworld_command")
 
     _add_profile(commands)
+    add_analyze(commands, _Parser)
 
     doctor = commands.add_parser("doctor", help="is this machine ready, and for a grid? each line with its mend")
     doctor.add_argument("--start-vllm", action="store_true", help="start an engine on an embedded model (a minute)")

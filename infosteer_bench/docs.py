@@ -159,10 +159,14 @@ def board(root: Path) -> str:
             else ""
             for task in EXCERPT
         ]
-        unparsed = of_method.get("mean:all", {}).get("unparsed_rate", "")
-        lines.append([escape(model), escape(method + (f" ({arm})" if arm else "")), *cells, unparsed])
-    header = ["model", "method", "mean ID (9 tasks)", "mean OOD (6)", "mean of 15", "unparsed answers"]
-    spread = ", ± standard deviation over seeds" if any("±" in cell for line in lines for cell in line) else ""
+        whole = of_method.get("mean:all", {})
+        name = escape(method + (f" ({arm})" if arm else ""))
+        lines.append([escape(model), name, *cells, _against_sft(whole), whole.get("unparsed_rate", "")])
+    header = ["model", "method", "mean ID (9 tasks)", "mean OOD (6)", "mean of 15", "against sft", "unparsed answers"]
+    several = any("±" in cell for line in lines for cell in line)
+    spread = (
+        ", ± standard deviation over seeds; against `sft` with 95 % interval over seeds and items" if several else ""
+    )
     notes = [f"Percent{spread}; {'; '.join(facts['settings'])}; {facts['items']} answers in all."]
     if facts["instruct_models"]:
         notes.append(
@@ -298,6 +302,14 @@ def _mean(accuracies: dict[tuple[str, str, str], float], model: str, method: str
 def _spread(row: dict[str, str]) -> str:
     """Accuracy, and its standard deviation over seeds where there is one."""
     return row["accuracy"] + (f" ± {row['seed_std']}" if row.get("seed_std") else "")
+
+
+def _against_sft(row: dict[str, str]) -> str:
+    """Difference in points with its 95 % interval and verdict; "" where there is none."""
+    if not row.get("delta_vs_sft"):
+        return ""
+    interval = f" ({row['delta_ci_low']} to {row['delta_ci_high']})" if row["delta_ci_low"] else ""
+    return f"{float(row['delta_vs_sft']):+.2f}{interval} {row['verdict']}".strip()
 
 
 def blocks(root: Path) -> dict[str, Callable[[], str]]:

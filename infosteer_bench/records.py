@@ -9,6 +9,7 @@ Layout below a run's folder (`runs/<grid>/`):
     weights/<key>/            the checkpoint itself
     curves/<key>.jsonl        loss, entropy, gradient norm per optimizer step
     logs/<key>.log            what a failed checkpoint or cell had to say
+    audit.json                DataAudit: test questions in the mixes and in one another
 
 A record counts as done only if it reads back: right schema, status success, and the digest of its own
 content. Everything is written to a temporary file, fsynced and renamed.
@@ -135,6 +136,7 @@ class CheckpointRecord(Record):
     training: dict[str, Any] = {}  # steps, tokens, loss_final, time_s, step_time_s, peak_memory_bytes, warnings
     files: dict[str, str] = {}  # of what was trained: file name below `path` -> sha256
     curve_sha256: str | None = None
+    mechanism: dict[str, Any] = {}  # mix -> analysis/mechanism.measure on its held-out text; {}: not measured
 
 
 class CellRecord(Record):
@@ -166,6 +168,62 @@ class CellRecord(Record):
     serving: dict[str, Any] = {}  # engine_starts, engine_swaps in this process so far, shards, load_time_s
     stand_ins: list[str] = []  # data files that differ from upstream, for training and for this test
     samples_sha256: str | None = None
+
+
+AUDIT_VERSION = 1
+"""Raised whenever the same texts would give another audit."""
+
+
+class AuditedTest(BaseModel):
+    """A test file as it was read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    items: int
+
+
+class AuditedMix(BaseModel):
+    """The items of every test whose question stands in one mix: by task, their places in the test file.
+
+    exact: in the same words, in rows that are trained on. masked: the same but for numbers, those of `exact` among
+    them. development: in the same words, in the rows held out of training.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: dict[str, str]  # those that are there: name -> sha256 of the training file
+    max_examples: int | None
+    rows: int
+    held_out: int
+    exact: dict[str, tuple[int, ...]]
+    masked: dict[str, tuple[int, ...]]
+    development: dict[str, tuple[int, ...]]
+
+
+class SharedQuestions(BaseModel):
+    """How many different questions two tests share: in the same words, and but for numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tests: tuple[str, str]
+    exact: int
+    masked: int
+
+
+class DataAudit(BaseModel):
+    """What stands where it should not (data/audit.py), as a run keeps it in audit.json and a board in records/.
+
+    repeated: a question that several test items ask in the same words: their (task, place), in the order of the tests.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = AUDIT_VERSION
+    tests: dict[str, AuditedTest]
+    mixes: dict[str, AuditedMix]
+    repeated: tuple[tuple[tuple[str, int], ...], ...]
+    shared: tuple[SharedQuestions, ...]
 
 
 R = TypeVar("R", bound=Record)

@@ -1,4 +1,4 @@
-"""`data`: fetch, verify or list the files that tasks and mixes need; write the development split as a data root."""
+"""`data`: fetch, verify or list the files that tasks and mixes need; write the development split; find overlaps."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def data_command(options: argparse.Namespace) -> int:
     """One line per file: ok, stand-in or missing. Exit 1 if `fetch` could not get all."""
     from infosteer_bench.data.sources import open_source
 
+    if options.action == "audit":
+        from infosteer_bench.commands.data_audit import audit_command
+
+        return audit_command(options)
     source = open_source(options.data_root)
     if options.action == "dev":
         return _development(source, options.output)

@@ -98,7 +98,7 @@ def build_mix(
     missing: list[str] = []
     stand_ins: list[str] = []
     for name in spec.sources:
-        file = _source_file(name, source)
+        file = source_file(name, source)
         if file is None:
             missing.append(name)
             continue
@@ -166,8 +166,8 @@ def _is_path(name: str) -> bool:
     return name.endswith((".json", ".jsonl"))
 
 
-def _source_file(name: str, source: DataSource) -> SourceFile | None:
-    """The training file of a source, or None where the data root lacks it."""
+def source_file(name: str, source: DataSource) -> SourceFile | None:
+    """The training file of a source, or None where the data root lacks it. Raises UserError for a name that is none."""
     if _is_path(name):
         path = Path(name).expanduser()
         if not path.is_file():

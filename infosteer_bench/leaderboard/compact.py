@@ -4,6 +4,7 @@
     records/checkpoints.jsonl  one CheckpointRecord a line, sorted by key, with the digest of its content
     records/cells.jsonl        one CellRecord a line, likewise
     records/items.parquet      every item of every cell (records.ITEM_COLUMNS and `cell`, the cell's key), zstd
+    records/audit.json         DataAudit of the data behind them; boards of older runs may have none
 
 Folders of absolute paths and host names are taken out, since boards are published.
 """
@@ -26,6 +27,7 @@ from infosteer_bench.records import (
     CellRecord,
     CheckpointRecord,
     CorruptRecord,
+    DataAudit,
     Record,
     canonical_json,
     digest,
@@ -39,8 +41,13 @@ BOARD_FILE = "records/board.json"
 CHECKPOINTS_FILE = "records/checkpoints.jsonl"
 CELLS_FILE = "records/cells.jsonl"
 ITEMS_FILE = "records/items.parquet"
+AUDIT_FILE = "records/audit.json"
+RUN_AUDIT_FILE = "audit.json"
+RECORD_FILES = (BOARD_FILE, CHECKPOINTS_FILE, CELLS_FILE, ITEMS_FILE, AUDIT_FILE)
 ROWS_PER_GROUP = 50_000  # small row groups compress badly; one cell of a limited run has only some 20 rows
 ZSTD_LEVEL = 9  # of 990,000 items: 38 MB in 4 s; 19 gives 29 MB in 100 s
+MEND = "run the command of that run again; the file is written anew"
+AUDIT_MEND = "restore the file, or write it again: data audit --board FOLDER --data-root DIR"
 TOLERANCE = 0.005  # percent; scores are printed with two decimals
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~-])(?:~|[A-Za-z]:)?/(?:[^\s/'\":,;=]+/)+")
 HOST_KEYS = frozenset({"host", "hostname", "node", "user", "username", "cwd", "pid"})
@@ -57,6 +64,7 @@ class BoardRecords:
     cells: tuple[CellRecord, ...]
     checkpoints: tuple[CheckpointRecord, ...]
     left_out: dict[str, Any] = field(default_factory=dict)  # stale: count; failed, unreadable: lists of lines
+    audit: DataAudit | None = None
 
 
 def without_folders(value: Any) -> Any:
@@ -77,13 +85,15 @@ def compacted(record: R) -> R:
     }
     if isinstance(record, CheckpointRecord):
         changed |= {name: without_folders(getattr(record, name)) for name in ("data", "training", "path")}
+        if record.mechanism:  # left alone where it is not there, as in records from before it
+            changed["mechanism"] = without_folders(record.mechanism)
     return record.model_copy(update=changed)
 
 
-def collect(run_dir: Path, *, name: str | None) -> BoardRecords:
+def collect(run_dir: Path, *, name: str | None, audited: bool = True) -> BoardRecords:
     """Read a run's folder: verified records of the current plan, without failed, stale and unreadable ones.
 
-    name: the board's title; None: the grid's name.
+    name: the board's title; None: the grid's name. audited: read its audit, too.
 
     Raises UserError if the folder is not one of a run or holds no finished cell.
     """
@@ -108,6 +118,7 @@ def collect(run_dir: Path, *, name: str | None) -> BoardRecords:
             hint="give the folder of one run, runs/<grid>, or finish it by running its command again",
         )
     used = {cell.checkpoint_key for cell in done.values()}
+    audit = read_audit(run_dir / RUN_AUDIT_FILE, done.values(), mend=MEND) if audited else None
     return BoardRecords(
         name=name or (grid or {}).get("name") or run_dir.resolve().name,
         grid=without_folders(grid),
@@ -118,6 +129,7 @@ def collect(run_dir: Path, *, name: str | None) -> BoardRecords:
             "failed": sorted(_failure(cell) for cell in current.values() if cell.status == "failed"),
             "unreadable": sorted(problems),
         },
+        audit=audit and DataAudit.model_validate(without_folders(audit.model_dump(mode="json"))),
     )
 
 
@@ -132,15 +144,48 @@ def read_run_file(path: Path) -> dict[str, Any] | None:
     try:
         return read_sealed(path) if path.exists() else None
     except CorruptRecord:
-        raise UserError(
-            f"{path} does not verify", hint="run the command of that run again; the file is written anew"
-        ) from None
+        raise UserError(f"{path} does not verify", hint=MEND) from None
+
+
+def read_audit(path: Path, cells: Iterable[CellRecord], *, mend: str) -> DataAudit | None:
+    """The audit of the data behind `cells`; None where there is none.
+
+    Raises UserError, with `mend` as what to do next, if it is damaged or of other test files than were answered.
+    """
+    if not path.exists():
+        return None
+    try:
+        audit = DataAudit.model_validate(read_sealed(path))
+    except (CorruptRecord, ValidationError):
+        raise UserError(f"{path} does not verify", hint=mend) from None
+    other = other_tests(audit, cells)
+    if other:
+        raise UserError(f"{path} is about another test file of {other[0]} than was answered", hint=mend)
+    return audit
+
+
+def other_tests(audit: DataAudit, cells: Iterable[CellRecord]) -> list[str]:
+    """Tasks whose cells answered another file than was audited."""
+    found: dict[str, None] = {}
+    for cell in cells:
+        asked = cell.identity.get("task")
+        known = audit.tests.get(cell.task)
+        if known and isinstance(asked, dict) and asked.get("data") not in (None, known.sha256):
+            found[cell.task] = None
+    return list(found)
+
+
+def audit_text(audit: DataAudit) -> str:
+    """records/audit.json: one line, sealed as a run's audit.json is."""
+    data = audit.model_dump(mode="json")
+    return canonical_json({**data, "content_digest": digest(data)}) + "\n"
 
 
 def text_files(board: BoardRecords) -> dict[str, str]:
     """The compact records except the items, by file name."""
     head = {"name": board.name, "grid": board.grid, "left_out": board.left_out}
     return {
+        **({AUDIT_FILE: audit_text(board.audit)} if board.audit else {}),
         BOARD_FILE: json.dumps(head, indent=1, ensure_ascii=False, sort_keys=True) + "\n",
         CHECKPOINTS_FILE: "".join(_line(record) for record in board.checkpoints),
         CELLS_FILE: "".join(_line(record) for record in board.cells),
@@ -153,8 +198,11 @@ def _line(record: Record) -> str:
     return canonical_json({**data, "content_digest": digest(data)}) + "\n"
 
 
-def load(board_dir: Path) -> BoardRecords:
-    """Read the compact records of a board. Raises UserError where one is missing or was edited."""
+def load(board_dir: Path, *, audited: bool = True) -> BoardRecords:
+    """Read the compact records of a board. Raises UserError where one is missing or was edited.
+
+    audited: its audit, too.
+    """
     if not (board_dir / BOARD_FILE).exists():
         raise UserError(f"{board_dir} is no board: {BOARD_FILE} is missing", hint="leaderboard --runs DIR writes one")
     try:
@@ -164,12 +212,14 @@ def load(board_dir: Path) -> BoardRecords:
         raise UserError(
             f"{board_dir / BOARD_FILE} cannot be read", hint="restore the file, or publish the board again"
         ) from None
+    cells = _read_lines(board_dir / CELLS_FILE, CellRecord)
     return BoardRecords(
         name=name,
         grid=grid,
-        cells=_read_lines(board_dir / CELLS_FILE, CellRecord),
+        cells=cells,
         checkpoints=_read_lines(board_dir / CHECKPOINTS_FILE, CheckpointRecord),
         left_out=left_out,
+        audit=read_audit(board_dir / AUDIT_FILE, cells, mend=AUDIT_MEND) if audited else None,
     )
 
 

@@ -1,16 +1,25 @@
 """leaderboard.md: a board for reading, with what was run above the tables and what is wrong with it below.
 
-Methods stand side by side, not ranked: without a test of significance (the ci_*, p_* and verdict columns are still
-empty) the larger of two numbers is not a winner.
+Methods stand side by side in the order of the grid: the larger of two numbers is no winner. What is more than luck is
+marked, and the table of differences says what could have been found at all.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from infosteer_bench.leaderboard.compact import BoardRecords
+from infosteer_bench.leaderboard.mechanism import (
+    CORRELATION_NOTE,
+    NOTE,
+    correlation_table,
+    correlations,
+    mechanism_rows,
+    statistics_table,
+)
 from infosteer_bench.leaderboard.summary import (
     HOW_TO_CHECK,
     HOW_TO_REBUILD,
@@ -20,10 +29,9 @@ from infosteer_bench.leaderboard.summary import (
     stand_ins_of,
     training_rows,
 )
-from infosteer_bench.leaderboard.tables import GROUPS, Row, mean, number
+from infosteer_bench.leaderboard.tables import MEANS, Row, chance, mean, number
 from infosteer_bench.tasks.catalog import GROUP_MEMBERS
 
-MEANS = tuple(f"mean:{group}" for group in GROUPS)
 MATH = tuple(GROUP_MEMBERS["math"])
 LANGUAGE = tuple(task for task in GROUP_MEMBERS["all"] if task not in MATH)
 AMOUNTS = {"steps": "optimizer steps", "rows": "training rows"}
@@ -34,6 +42,12 @@ MINIWORLD_NOTE = (
     "test bed of the question whether fine-tuning uses what pretraining stored; no evidence about InfoSteer on real "
     "models."
 )
+CLEAN_NOTE = (
+    "`math_dedup`: the math tests, of repeated questions only the first; `clean`: all tests without those and without "
+    "questions that stand in the row's own mix in the same words (base: in any mix)."
+)
+COMPARED = ("mean:id", "mean:ood", "mean:all")
+ARROWS = {"win": " ↑", "loss": " ↓"}
 UNSAFE = re.compile(r"[\\`*\[\]|<>&]")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
@@ -63,6 +77,7 @@ def to_markdown(board: BoardRecords, rows: Sequence[Row]) -> str:
     lines = [f"# {escape(board.name)}", "", *_header(board, rows), ""]
     for model in dict.fromkeys(row.model for row in rows):
         lines += _model(board, [row for row in rows if row.model == model])
+    lines += _mechanism(board)
     lines += _footnotes(board, rows)
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -119,10 +134,22 @@ def _header(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
         "",
         "Accuracy in percent, answers taken with the `robust` filter. In brackets: difference to `sft` in percentage "
         "points, over the seeds that both have. `±`: standard deviation over seeds, where there are two or more. `*`: "
-        "partial, see the remarks. An empty cell was not measured. Rows are not ranked, since this board has no "
-        "significance test.",
+        "partial, see the remarks. An empty cell was not measured. " + _tested(rows),
     ]
+    if any(row.task in ("mean:math_dedup", "mean:clean") for row in rows):
+        lines += ["", CLEAN_NOTE]
     return lines
+
+
+def _tested(rows: Sequence[Row]) -> str:
+    """What the arrows mean, or why there are none."""
+    if not any(row.verdict for row in rows):
+        return "No difference is called a win or a loss here: that takes two seeds or more, and every item's answer."
+    return (
+        "**↑ win, ↓ loss**: more than the luck of seeds and items at 5 percent, after Holm's correction over all tasks "
+        "and methods of the model (over its means apart); everything else is a tie. `deltas.csv` has every interval "
+        "and p-value, `ranks.csv` average ranks."
+    )
 
 
 def _trained(board: BoardRecords) -> list[str]:
@@ -164,7 +191,7 @@ def _model(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
         if columns:
             header = [title, *(escape(task.removeprefix("mean:")) for task in columns)]
             lines += [*table(header, _body(rows, columns)), ""]
-    return [*lines, *_answers(rows), ""]
+    return [*lines, *_differences(rows), *_answers(rows), ""]
 
 
 def _entrants(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, Row]]:
@@ -196,9 +223,47 @@ def _cell(row: Row | None) -> str:
     if row.seed_std is not None:
         text += f" ± {number(row.seed_std)}"
     if row.delta_vs_sft is not None:
-        delta = number(row.delta_vs_sft)
-        text += f" ({delta if delta.startswith('-') else '+' + delta})"
+        text += f" ({signed(row.delta_vs_sft)}{ARROWS.get(row.verdict, '')})"
     return text if row.complete else text + " \\*"
+
+
+def signed(value: float | None) -> str:
+    """Points with their sign."""
+    text = number(value)
+    return text if text.startswith("-") or not text else "+" + text
+
+
+def _differences(rows: Sequence[Row]) -> list[str]:
+    """Each method against sft: means with intervals, what could have been found, and the count of verdicts."""
+    body: list[list[str]] = []
+    for (method, arm, mix), by_task in _entrants(rows).items():
+        counts = Counter(row.verdict for row in by_task.values() if row.verdict and not row.members)
+        found = [row for task in COMPARED if (row := by_task.get(task)) and row.versus and None not in row.by_seed]
+        for place, row in enumerate(found):
+            versus = row.versus
+            assert versus is not None
+            body.append(
+                [
+                    "" if place else _label(method, arm) + (f" on {escape(mix)}" if mix else ""),
+                    row.task.removeprefix("mean:"),
+                    signed(row.delta_vs_sft),
+                    f"{number(100 * versus.low)} to {number(100 * versus.high)}",
+                    chance(row.p_holm),
+                    row.verdict,
+                    "nothing" if versus.detectable is None else number(100 * versus.detectable),
+                    _seeds(row),
+                    "" if place else " / ".join(str(counts[verdict]) for verdict in ("win", "tie", "loss")),
+                ]
+            )
+    header = ["Against sft, percentage points", "mean", "difference", "95 % interval", "p (Holm)", "verdict"]
+    header += ["detectable", "seeds to halve that", "tasks won / tied / lost"]
+    return [*table(header, body), ""] if body else []
+
+
+def _seeds(row: Row) -> str:
+    if row.versus is None or row.versus.seeds < 2:
+        return ""
+    return str(row.versus.seeds_to_halve or "items limit it")
 
 
 def _answers(rows: Sequence[Row]) -> list[str]:
@@ -223,6 +288,19 @@ def _answers(rows: Sequence[Row]) -> list[str]:
     return table([*header, "tasks with options", "generated", "ranked by likelihood"], body) if body else []
 
 
+def _mechanism(board: BoardRecords) -> list[str]:
+    """What training did to the key coefficients, beside the scores; nothing where no record has it."""
+    rows = mechanism_rows(board)
+    lines = ["## Mechanism beside score", "", NOTE, ""] if rows else []
+    for note, (header, *body) in (
+        ([], statistics_table(rows) or [[]]),
+        ([CORRELATION_NOTE, ""], correlation_table(correlations(rows)) or [[]]),
+    ):
+        if header:
+            lines += [*table(header, [[escape(cell) for cell in cells] for cells in body]), "", *note]
+    return lines
+
+
 def _footnotes(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
     """Remarks: one line per reason, with the rows it holds for."""
     reasons: dict[str, list[str]] = {}
@@ -232,6 +310,7 @@ def _footnotes(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
             place = " / ".join(part for part in parts if part)
             reasons.setdefault(note, []).append(place)
     lines = [f"- {escape(note)}: {_some(places)}" for note, places in reasons.items()]
+    lines += _overlaps(rows)
     left_out = board.left_out
     if left_out.get("failed"):
         lines.append(f"- Failed cells, counted as missing: {_some(left_out['failed'])}")
@@ -244,12 +323,37 @@ def _footnotes(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
         *remarks,
         "## Files",
         "",
-        "`leaderboard.csv` holds every number here and more; `provenance.json` versions, digests and settings; "
-        "`records/` every answer. Rebuild or check all of it from the records:",
+        "`index.html` shows all of this for sorting, filtering and opening any number; open it from disk. "
+        "`leaderboard.csv` holds every number here and more; `deltas.csv` every difference to sft; `ranks.csv` methods "
+        "against each other; `leaderboard.tex` the tables for LaTeX; `figures/` charts; `provenance.json` versions, "
+        "digests and settings; `records/` every answer. Rebuild or check all of it from the records:",
         "",
         f"    {HOW_TO_REBUILD.format(folder='THIS_FOLDER')}",
         f"    {HOW_TO_CHECK.format(folder='THIS_FOLDER')}",
     ]
+
+
+def _overlaps(rows: Sequence[Row]) -> list[str]:
+    """What was asked although it stands in a mix, or twice: a line per mix and one for the tests, with their tasks."""
+    in_mix: dict[str, dict[str, str]] = {}
+    repeated: dict[str, str] = {}
+    for row in rows:
+        found = row.overlap
+        if found is not None and found.masked and row.mix:
+            counts = f"{row.task} {found.exact} ({found.masked}) of {found.items}"
+            in_mix.setdefault(row.mix, {})[row.task] = counts
+        if found is not None and found.repeated:
+            repeated[row.task] = f"{row.task} {found.repeated} of {found.items}"
+    lines = [
+        f"- Questions that stand in mix {escape(mix)} in the same words (the same but for numbers): "
+        + escape(", ".join(tasks.values()))
+        for mix, tasks in in_mix.items()
+    ]
+    if repeated:
+        lines.append(
+            f"- Questions that repeat one of an earlier test, or of their own: {escape(', '.join(repeated.values()))}"
+        )
+    return lines
 
 
 def _some(places: Sequence[str], *, shown: int = 6) -> str:

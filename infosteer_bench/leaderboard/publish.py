@@ -3,6 +3,13 @@
     leaderboards/<name>/
         leaderboard.csv   every row (tables.COLUMNS)
         leaderboard.md    the same for reading
+        deltas.csv        every difference to sft, with interval, p-value, what could have been detected
+        ranks.csv         methods against each other
+        mechanism.csv     what training did to the key coefficients, where the records have it
+        index.html        the page (page/), with items/*.js beside it where its flipped items are many
+        leaderboard.tex   the tables of accuracies for LaTeX
+        reproduction.md   beside the paper's numbers, where it reports some of the board's rows
+        figures/          figures.py; compared by the numbers that they show, not by their bytes
         provenance.json   what was run, with what, on which data
         records/          compact.py
 
@@ -12,15 +19,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infosteer_bench.errors import UserError
 from infosteer_bench.leaderboard import compact
+from infosteer_bench.leaderboard.contrasts import deltas_csv, ranks_csv
+from infosteer_bench.leaderboard.figures import figure_disagree, update_figures
+from infosteer_bench.leaderboard.items import read_scores
+from infosteer_bench.leaderboard.latex import to_latex
 from infosteer_bench.leaderboard.layout import read_layout
 from infosteer_bench.leaderboard.markdown import to_markdown
+from infosteer_bench.leaderboard.mechanism import mechanism_csv, mechanism_rows
+from infosteer_bench.leaderboard.page import ITEMS_FOLDER, build_page
+from infosteer_bench.leaderboard.paper import MARKER, check_paper, is_paper, rebuild_paper
+from infosteer_bench.leaderboard.reproduction import FILE as REPRODUCTION_FILE
+from infosteer_bench.leaderboard.reproduction import to_reproduction
 from infosteer_bench.leaderboard.summary import to_provenance
-from infosteer_bench.leaderboard.tables import build_rows, to_csv
+from infosteer_bench.leaderboard.tables import Row, build_rows, to_csv
 from infosteer_bench.records import file_sha256, write_atomic
+
+OPTIONAL = (REPRODUCTION_FILE, "mechanism.csv")
 
 
 def publish(run_dir: Path, output: Path) -> Path:
@@ -30,6 +49,8 @@ def publish(run_dir: Path, output: Path) -> Path:
     """
     if output.exists() and not output.is_dir():
         raise UserError(f"output {output} is a file", allowed="a folder, new or existing")
+    if is_paper(output):
+        raise UserError(f"output {output} is the board of the paper's own numbers", allowed="another folder")
     inside_run = output.resolve().parent == run_dir.resolve()  # then its name says nothing
     board = compact.collect(run_dir, name=None if inside_run else output.resolve().name)
     texts = compact.text_files(board)
@@ -38,15 +59,20 @@ def publish(run_dir: Path, output: Path) -> Path:
         write_atomic(output / compact.ITEMS_FILE, compact.items_bytes(run_dir, board.cells))
         for name, text in texts.items():
             write_atomic(output / name, text)
+    if board.audit is None:
+        (output / compact.AUDIT_FILE).unlink(missing_ok=True)  # of an earlier run
     rebuild(output)
     return output
 
 
 def rebuild(board_dir: Path) -> None:
-    """Write leaderboard.csv, leaderboard.md and provenance.json again from the board's own records.
+    """Write the board's tables and provenance.json again from its own records.
 
     Raises UserError if a record is missing, was edited, or does not follow from the items beside it.
     """
+    if is_paper(board_dir):
+        rebuild_paper(board_dir)
+        return
     board = compact.load(board_dir)
     wrong = compact.items_disagree(board_dir, board.cells)
     if wrong:
@@ -55,8 +81,13 @@ def rebuild(board_dir: Path) -> None:
             f"first {wrong[0]}",
             hint="restore the file, or publish the board again from its run",
         )
-    for name, text in _outputs(board_dir, board).items():
+    rows = _rows(board_dir, board)
+    outputs = _outputs(board_dir, board, rows)
+    for name, text in outputs.items():
         write_atomic(board_dir / name, text)
+    for name in _outlived(board_dir, outputs):
+        (board_dir / name).unlink()
+    update_figures(board_dir, board, rows)
 
 
 def check(board_dir: Path) -> list[str]:
@@ -64,19 +95,23 @@ def check(board_dir: Path) -> list[str]:
 
     Raises UserError if the folder holds no readable records.
     """
+    if is_paper(board_dir):
+        return check_paper(board_dir)
     board = compact.load(board_dir)
-    expected = {**_outputs(board_dir, board), **compact.text_files(board)}
-    stale = [name for name, text in expected.items() if _read(board_dir / name) != text.encode()]
+    rows = _rows(board_dir, board)
+    expected = {**_outputs(board_dir, board, rows), **compact.text_files(board)}
+    stale = figure_disagree(board_dir, board, rows) + _outlived(board_dir, expected)
+    stale += [name for name, text in expected.items() if _read(board_dir / name) != text.encode()]
     if compact.items_disagree(board_dir, board.cells):
         stale.append(compact.ITEMS_FILE)
     return sorted(stale)
 
 
 def board_dirs(root: Path) -> list[Path]:
-    """The boards below `root`, or `root` itself if it is one."""
-    if (root / compact.BOARD_FILE).is_file():
+    """The boards below `root`, or `root` itself if it is one; that of the paper's numbers among them."""
+    if (root / compact.BOARD_FILE).is_file() or is_paper(root):
         return [root]
-    return sorted(path.parents[1] for path in root.glob(f"*/{compact.BOARD_FILE}"))
+    return sorted({path.parents[1] for name in (compact.BOARD_FILE, MARKER) for path in root.glob(f"*/{name}")})
 
 
 def _up_to_date(board_dir: Path, texts: dict[str, str]) -> bool:
@@ -89,16 +124,31 @@ def _up_to_date(board_dir: Path, texts: dict[str, str]) -> bool:
     return items_are_it and all(_read(board_dir / name) == text.encode() for name, text in texts.items())
 
 
-def _outputs(board_dir: Path, board: compact.BoardRecords) -> dict[str, str]:
-    rows = build_rows(board.cells, read_layout(board.grid, board.cells))
-    sha256 = {
-        name: file_sha256(board_dir / name)
-        for name in (compact.BOARD_FILE, compact.CHECKPOINTS_FILE, compact.CELLS_FILE, compact.ITEMS_FILE)
-        if (board_dir / name).is_file()
-    }
+def _rows(board_dir: Path, board: compact.BoardRecords) -> list[Row]:
+    items = read_scores(board_dir) if (board_dir / compact.ITEMS_FILE).is_file() else None
+    return build_rows(board.cells, read_layout(board.grid, board.cells), items, board.audit)
+
+
+def _outlived(board_dir: Path, outputs: Mapping[str, str]) -> list[str]:
+    """Files of an earlier state of the board that it has no more."""
+    items = sorted(f"{ITEMS_FOLDER}/{path.name}" for path in (board_dir / ITEMS_FOLDER).glob("*.js"))
+    return [name for name in (*OPTIONAL, *items) if name not in outputs and (board_dir / name).is_file()]
+
+
+def _outputs(board_dir: Path, board: compact.BoardRecords, rows: Sequence[Row]) -> dict[str, str]:
+    sha256 = {name: file_sha256(board_dir / name) for name in compact.RECORD_FILES if (board_dir / name).is_file()}
+    mechanism = mechanism_csv(mechanism_rows(board))
+    reproduction = to_reproduction(board, rows)
+    items = board_dir / compact.ITEMS_FILE
     return {
+        **({"mechanism.csv": mechanism} if mechanism else {}),
+        **({REPRODUCTION_FILE: reproduction} if reproduction else {}),
+        "leaderboard.tex": to_latex(board, rows),
         "leaderboard.csv": to_csv(rows),
         "leaderboard.md": to_markdown(board, rows),
+        "deltas.csv": deltas_csv(rows),
+        "ranks.csv": ranks_csv(rows),
+        **build_page(board, rows, items if items.is_file() else None),
         "provenance.json": to_provenance(board, records_sha256=sha256),
     }
 

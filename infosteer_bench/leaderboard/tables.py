@@ -14,13 +14,17 @@ import csv
 import io
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import stdev
 
+from infosteer_bench.leaderboard.clean import CLEAN_MEMBERS, Overlap, kept_rows, with_overlap
+from infosteer_bench.leaderboard.comparisons import with_statistics
+from infosteer_bench.leaderboard.items import ItemScores
 from infosteer_bench.leaderboard.layout import Layout
 from infosteer_bench.leaderboard.reported import reported
-from infosteer_bench.records import CellRecord
+from infosteer_bench.leaderboard.statistics import Array, Comparison
+from infosteer_bench.records import CellRecord, DataAudit
 from infosteer_bench.tasks.catalog import GROUP_MEMBERS
 
 COLUMNS = (
@@ -29,6 +33,7 @@ COLUMNS = (
     *("option_rank", "unparsed_rate", "truncated_rate", "complete", "reported"),
 )
 GROUPS = tuple(GROUP_MEMBERS)  # id, ood, ood5, all, and the task types
+MEANS = tuple(f"mean:{group}" for group in (*GROUPS, *CLEAN_MEMBERS))
 SPLIT_OF_GROUP = {"id": "ID", "ood": "OOD", "ood5": "OOD"}
 DEFAULT_FILTER = "robust"
 
@@ -37,7 +42,7 @@ Setting = tuple[str, str, int | None]  # engine, dtype, limit
 
 @dataclass(frozen=True)
 class Row:
-    """One line of leaderboard.csv. Statistics of intervals and tests (ci_*, p_*, verdict) have no field yet: empty."""
+    """One line of leaderboard.csv."""
 
     model: str
     family: str
@@ -56,6 +61,16 @@ class Row:
     reported: float | None = None
     settings: frozenset[Setting] = frozenset()
     members: tuple[str, ...] = ()  # of a mean: the tasks it was computed over
+    parts: tuple[Row, ...] = ()  # and their rows
+    scores: dict[int | None, Array] = field(default_factory=dict, repr=False, compare=False)  # seed -> items, 0 to 1
+    cells: dict[int | None, str] = field(default_factory=dict, repr=False, compare=False)  # seed -> key of its cell
+    asked: str | None = None  # digest of the items, None where they are not known or differ between seeds
+    interval: tuple[float, float] | None = None  # 95 %, of the accuracy, in percent
+    versus: Comparison | None = None  # with sft
+    p_holm: float | None = None
+    verdict: str = ""  # win, tie, loss
+    stand_ins: bool = False  # whether a data file differed from upstream's
+    overlap: Overlap | None = None  # of a task: items that stand in the mix or twice, where the data were audited
     notes: tuple[str, ...] = ()  # why the row is not complete or has no difference to sft
 
     @property
@@ -88,8 +103,17 @@ def filter_of(scores: dict[str, float]) -> str | None:
     return next(iter(scores)) if len(scores) == 1 else None
 
 
-def build_rows(cells: Iterable[CellRecord], layout: Layout) -> list[Row]:
-    """All rows of a board, task rows before means, in the order of `layout`."""
+def build_rows(
+    cells: Iterable[CellRecord],
+    layout: Layout,
+    items: Mapping[str, ItemScores] | None = None,
+    audit: DataAudit | None = None,
+) -> list[Row]:
+    """All rows of a board, task rows before means, in the order of `layout`.
+
+    items: by cell key; without them there are no intervals and no tests. audit: of the data behind the cells; without
+    it, or without items, there are no means over kept items (clean.py).
+    """
     by_row: dict[tuple[str, str, str, str, str], list[CellRecord]] = defaultdict(list)
     family: dict[str, str] = {}
     for cell in cells:
@@ -107,11 +131,14 @@ def build_rows(cells: Iterable[CellRecord], layout: Layout) -> list[Row]:
                     family=family.get(model, ""),
                     seeds=layout.seeds if method.trains else (None,),
                     usual=common,
+                    items=items or {},
                 )
                 for mix, task in layout.answers(method)
             ]
-            of_model.append(tasks + [row for entrant in _entrants(tasks) for row in _mean_rows(entrant)])
-        rows += _with_differences([row for group in of_model for row in group])
+            entrants = [with_overlap(entrant, audit) for entrant in _entrants(tasks)]
+            of_model.append([row for entrant in entrants for row in entrant])
+            of_model.append([row for entrant in entrants for row in _mean_rows(entrant, audit)])
+        rows += with_statistics([row for group in of_model for row in group])
     return rows
 
 
@@ -127,6 +154,7 @@ def _task_row(
     family: str,
     seeds: Sequence[int | None],
     usual: Setting | None,
+    items: Mapping[str, ItemScores],
 ) -> Row:
     model, method, arm, mix, task = key
     notes: list[str] = []
@@ -151,6 +179,8 @@ def _task_row(
     missing = [seed for seed in seeds if seed not in chosen]
     if missing:
         notes.append("not run" if missing == [None] else f"missing seeds {', '.join(map(str, missing))}")
+    answered = {cell.seed: items[cell.key] for cell in ordered if cell.key in items}
+    asked = {one.asked for one in answered.values()}
     return Row(
         *(model, family, method, arm, mix, task, "/".join(splits)),
         n_items=min(counts) if counts else None,
@@ -161,6 +191,10 @@ def _task_row(
         complete=not notes,
         reported=reported(model=model, method=method, arm=arm, mix=mix or None, task=task),
         settings=settings,
+        scores={seed: one.correct[name] for seed, one in answered.items()} if name else {},
+        asked=asked.pop() if len(asked) == 1 else None,
+        cells={cell.seed: cell.key for cell in ordered},
+        stand_ins=any(cell.stand_ins for cell in ordered),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -172,20 +206,22 @@ def _entrants(rows: list[Row]) -> list[list[Row]]:
     return [[row for row in rows if row.mix == mix] for mix in dict.fromkeys(row.mix for row in rows)]
 
 
-def _mean_rows(entrant: list[Row]) -> list[Row]:
-    by_task = {row.task: row for row in entrant}
-    return [_mean_row(group, by_task) for group in GROUPS if set(GROUP_MEMBERS[group]) & set(by_task)]
+def _mean_rows(entrant: list[Row], audit: DataAudit | None) -> list[Row]:
+    sets = [(group, GROUP_MEMBERS[group], {row.task: row for row in entrant}) for group in GROUPS]
+    if audit is not None:
+        sets += [(name, members, kept_rows(entrant, audit, name)) for name, members in CLEAN_MEMBERS.items()]
+    return [_mean_row(name, members, by_task) for name, members, by_task in sets if set(members) & set(by_task)]
 
 
-def _mean_row(group: str, by_task: dict[str, Row]) -> Row:
-    """The macro mean over the group's members that have answers, at the seeds which all of them have."""
-    listed = [by_task[task] for task in GROUP_MEMBERS[group] if task in by_task]
+def _mean_row(group: str, members: Sequence[str], by_task: dict[str, Row]) -> Row:
+    """The macro mean over the members that have answers, at the seeds which all of them have."""
+    listed = [by_task[task] for task in members if task in by_task]
     present = [row for row in listed if row.by_seed]
     first = listed[0]
     split = SPLIT_OF_GROUP.get(group, "")
     seeds = set.intersection(*(set(row.by_seed) for row in present)) if present else set()
     notes: list[str] = []
-    missing = [task for task in GROUP_MEMBERS[group] if task not in {row.task for row in present}]
+    missing = [task for task in members if task not in {row.task for row in present}]
     if missing:
         notes.append(f"without {', '.join(missing)}")
     moved = [row.task for row in present if split and row.split != split]
@@ -217,46 +253,10 @@ def _mean_row(group: str, by_task: dict[str, Row]) -> Row:
         complete=not notes,
         settings=settings,
         members=tuple(row.task for row in present),
+        parts=tuple(present),
+        stand_ins=any(row.stand_ins for row in present),
         notes=tuple(notes),
     )
-
-
-def _with_differences(rows: list[Row]) -> list[Row]:
-    """Fill `delta_vs_sft` within one model, from the sft row (default arm) of the same mix and task."""
-    sft = [row for row in rows if row.method == "sft" and not row.arm and row.by_seed]
-    out: list[Row] = []
-    for row in rows:
-        twins = [twin for twin in sft if twin.task == row.task and row.mix in ("", twin.mix)]
-        # A method without a mix faces every mix's sft; where two answer the task there is no single reference.
-        if len(twins) != 1 or twins[0] is row or not row.by_seed:
-            out.append(row)
-            continue
-        delta, note = difference(row, twins[0])
-        out.append(_replaced(row, delta_vs_sft=delta, notes=row.notes + ((note,) if note else ())))
-    return out
-
-
-def difference(row: Row, sft: Row) -> tuple[float | None, str | None]:
-    """`row` minus `sft` in percentage points at the seeds both have, and a remark where that needs one.
-
-    A method without seeds is compared with every seed of sft. Different settings, items or members give None.
-    """
-    if row.settings != sft.settings or row.mixed:
-        return None, "no difference to sft: mixed settings"
-    if row.members != sft.members or row.n_items != sft.n_items:
-        return None, "no difference to sft: other items"
-    if None in row.by_seed:
-        pairs = [(row.by_seed[None], value) for value in sft.by_seed.values()]
-    else:
-        pairs = [(row.by_seed[seed], sft.by_seed[seed]) for seed in row.by_seed if seed in sft.by_seed]
-        if not pairs:
-            return None, "no difference to sft: no seed in common"
-    remark = None if len(pairs) >= max(len(row.by_seed), len(sft.by_seed)) else f"difference over {len(pairs)} seeds"
-    return math.fsum(a - b for a, b in pairs) / len(pairs), remark
-
-
-def _replaced(row: Row, *, delta_vs_sft: float | None, notes: tuple[str, ...]) -> Row:
-    return Row(**{**row.__dict__, "delta_vs_sft": delta_vs_sft, "notes": notes})
 
 
 def describe_setting(setting: Setting) -> str:
@@ -266,19 +266,32 @@ def describe_setting(setting: Setting) -> str:
 
 
 def number(value: float | None) -> str:
-    """Percent with two decimals; empty for a missing number; no negative zero."""
-    text = "" if value is None else f"{value:.2f}"
+    """Percent with two decimals; empty for a missing number; no negative zero.
+
+    Rounded twice, so that the last bit, which machines may differ in, never decides how a half is rounded.
+    """
+    text = "" if value is None else f"{round(value, 9):.2f}"
     return "0.00" if text == "-0.00" else text
 
 
+def chance(p_value: float | None) -> str:
+    """A p-value with three digits; empty for a missing one."""
+    return "" if p_value is None else f"{p_value:.3g}"
+
+
 def csv_values(row: Row) -> dict[str, str]:
-    """One line of leaderboard.csv by column. Columns without a value in this version are empty."""
+    """One line of leaderboard.csv by column."""
     values = dict.fromkeys(COLUMNS, "")
     values |= {name: getattr(row, name) for name in ("model", "family", "method", "arm", "mix", "task", "split")}
     values["n_seeds"] = str(len(row.by_seed) or "")
     values["n_items"] = str(row.n_items or "")
     for name in ("accuracy", "seed_std", "delta_vs_sft", "option_rank", "unparsed_rate", "truncated_rate"):
         values[name] = number(getattr(row, name))
+    values |= dict(zip(("ci_low", "ci_high"), map(number, row.interval or (None, None)), strict=True))
+    if row.versus is not None:
+        values["delta_ci_low"], values["delta_ci_high"] = number(100 * row.versus.low), number(100 * row.versus.high)
+        values["p_value"] = chance(row.versus.p_value)
+    values["p_holm"], values["verdict"] = chance(row.p_holm), row.verdict
     values["complete"] = "true" if row.complete else "false"
     values["reported"] = "" if row.reported is None else f"{row.reported:g}"
     return values

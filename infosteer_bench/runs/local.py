@@ -18,6 +18,7 @@ from infosteer_bench.runs.group import run_group
 from infosteer_bench.runs.inputs import Places
 from infosteer_bench.runs.lock import locked
 from infosteer_bench.runs.mend import set_right, sweep
+from infosteer_bench.runs.overlap import keep_audit
 from infosteer_bench.runs.placement import Seats, choose_seats, gpus_for, jobs, own_threads
 from infosteer_bench.runs.plan import Plan, cell_identity, cell_key, describe
 from infosteer_bench.runs.pool import Patience, Pool, Task
@@ -61,6 +62,7 @@ def run(
         problems = sweep(run_dir)
         write_sealed(run_dir / "grid.json", describe(plan, provenance.public_command()))
         _write_plan(plan, run_dir)  # with the grid, so that a board made in between shows this grid's cells only
+        keep_audit(plan, run_dir, places)
         found = survey(plan, run_dir)
         found.problems[:0] = problems
         for cell, split in found.resplit:

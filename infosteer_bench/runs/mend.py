@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from infosteer_bench.records import CellRecord, CorruptRecord, read_sealed
+from infosteer_bench.runs.overlap import FILE as AUDIT
 from infosteer_bench.runs.storage import FILE as STORAGE
 from infosteer_bench.runs.storage import WEIGHTS, Storage, note_storage
 from infosteer_bench.runs.survey import Survey
@@ -29,7 +30,7 @@ def sweep(run_dir: Path) -> list[str]:
         if path.stem not in cells:  # items are written before the record that vouches for them
             path.unlink(missing_ok=True)
     problems = []
-    for name in ("grid.json", "plan.json", STORAGE):
+    for name in ("grid.json", "plan.json", AUDIT, STORAGE):
         try:
             if (run_dir / name).exists():
                 read_sealed(run_dir / name)

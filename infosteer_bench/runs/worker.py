@@ -28,6 +28,7 @@ from infosteer_bench.records import (
     write_atomic,
 )
 from infosteer_bench.runs.examiner import Examiner
+from infosteer_bench.runs.mechanism import Mechanism
 from infosteer_bench.runs.placement import ranks
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint
 from infosteer_bench.runs.storage import CURVES, WEIGHTS, file_digests, holds
@@ -48,6 +49,7 @@ class Worker:
     def __init__(self, plan: Plan, run_dir: Path, places: Places, progress: Progress, *, records: bool = True) -> None:
         self.plan, self.run_dir, self.places, self.progress, self.records = plan, run_dir, places, progress, records
         self.examiner = Examiner(plan, run_dir, places, progress, self._failure)
+        self._mechanism = Mechanism(plan, places)
         self._mix: tuple[tuple[str, str], TokenizedMix] | None = None
 
     def weights_dir(self, planned: PlannedCheckpoint) -> Path:
@@ -114,7 +116,9 @@ class Worker:
         from infosteer_bench.models.load import weight_digest
 
         self.progress.activity(f"fetching {planned.model.id}")
-        return {"weight_digest": weight_digest(self.weights_dir(planned))}
+        self.close_engine()  # measuring needs the memory
+        weights = self.weights_dir(planned)
+        return {"weight_digest": weight_digest(weights), "mechanism": self._measured(planned, weights)}
 
     def _train(self, planned: PlannedCheckpoint) -> dict[str, Any]:
         from infosteer_bench.models.load import materialize, weight_digest
@@ -162,7 +166,22 @@ class Worker:
                 "dropped_overlong": mix.dropped_overlong,
             },
             "training": {**result.to_dict(), **planned.method.facts(planned.model.n_layers)},
+            "mechanism": self._measured(planned, target),
         }
+
+    def _measured(self, planned: PlannedCheckpoint, weights: Path) -> dict[str, Any]:
+        """Key-coefficient statistics for the record; {} where they cannot be had, as scores need none of them."""
+        if not self.records:
+            return {}
+        self.progress.activity(f"measuring {planned.label}")
+        try:
+            return self._mechanism.of(planned, weights)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self.progress.line(f"{planned.label}: mechanism not measured: {reason}", always=True)
+            return {}
+        finally:
+            _free_memory()
 
     def _by_ranks(self, planned: PlannedCheckpoint) -> Callable[..., TrainResult] | None:
         """`train_checkpoint` by several processes, or by one that keeps its weights in main memory; None: neither."""

@@ -32,12 +32,14 @@ KINDS = {
     "answers": "answers/*.jsonl",
     "the plan": "plan.json",
     "the grid": "grid.json",
+    "the audit": "audit.json",
     "high-water marks": "storage.json",
     "a board": "leaderboard/leaderboard.csv",
     "a board's page": "leaderboard/leaderboard.md",
     "a board's provenance": "leaderboard/provenance.json",
     "a board's cells": "leaderboard/records/cells.jsonl",
     "a board's items": "leaderboard/records/items.parquet",
+    "a board's audit": "leaderboard/records/audit.json",
 }
 SAID = {  # what the run says of it; the others are written anew by every run
     "a checkpoint's record": "does not match its digest: will be made anew",
@@ -50,6 +52,7 @@ SAID = {  # what the run says of it; the others are written anew by every run
     "a curve": "does not verify: set aside",
     "the plan": "does not verify: written anew",
     "the grid": "does not verify: written anew",
+    "the audit": "does not verify: written anew",
     "high-water marks": "does not verify: written anew",
 }
 
@@ -128,7 +131,7 @@ def everything_verifies(run_dir: Path) -> tuple[list[str], list[str]]:
     for key, cell in cells.items():
         assert len(read_items(samples_path(run_dir, key))) == cell.n_items
     assert sorted(path.stem for path in (run_dir / "samples").iterdir()) == sorted(cells)
-    for name in ("plan.json", "grid.json", "storage.json"):
+    for name in ("plan.json", "grid.json", "audit.json", "storage.json"):
         assert read_sealed(run_dir / name)
     return sorted(checkpoints), sorted(cells)
 

@@ -66,6 +66,19 @@ def test_the_reported_numbers_ship(python: Path, tmp_path: Path):
     assert run(python, "-c", program, cwd=tmp_path).strip() == "64.2"
 
 
+def test_the_parts_of_a_boards_page_ship(python: Path, tmp_path: Path):
+    program = (
+        "from infosteer_bench.leaderboard.compact import BoardRecords as B\n"
+        "from infosteer_bench.leaderboard.page import build_page\n"
+        "from infosteer_bench.leaderboard.page.build import FOLDER\n"
+        "print(len(build_page(B(name='x', grid=None, cells=(), checkpoints=()), [], None)['index.html']))\n"
+        "print((FOLDER / 'vendor' / 'dataTables.LICENSE.txt').is_file())"
+    )
+    size, licence = run(python, "-c", program, cwd=tmp_path).split()
+    assert int(size) > 100_000
+    assert licence == "True"
+
+
 def test_the_console_script_is_installed(python: Path, tmp_path: Path):
     program = "from importlib.metadata import entry_points as e; print(e(name='infosteer-bench').names)"
     assert "infosteer-bench" in run(python, "-c", program, cwd=tmp_path)

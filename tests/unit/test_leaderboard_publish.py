@@ -16,7 +16,8 @@ from infosteer_bench.leaderboard.compact import compacted, without_folders
 from infosteer_bench.leaderboard.markdown import code, escape
 from infosteer_bench.records import CellRecord, CheckpointRecord, samples_path, write_items, write_sealed
 
-OUTPUTS = ("leaderboard.csv", "leaderboard.md", "provenance.json")
+OUTPUTS = ("leaderboard.csv", "leaderboard.md", "leaderboard.tex", "deltas.csv", "ranks.csv", "provenance.json")
+OUTPUTS += ("index.html", *(f"figures/{stem}.{ending}" for stem in ("deltas", "forest") for ending in ("svg", "png")))
 RECORDS = ("records/board.json", "records/checkpoints.jsonl", "records/cells.jsonl", "records/items.parquet")
 
 
@@ -281,7 +282,7 @@ def test_without_a_grid_the_records_say_what_to_expect(tmp_path: Path):
     board = publish(run, tmp_path / "demo")
     assert check(board) == []
     text = (board / "leaderboard.csv").read_text(encoding="utf-8")
-    assert "smollm2-135m,llama,sft,,commonsense,boolq,ID,2,8,43.75,8.84,,,,,,,,,50.00,0.00,0.00,true," in text
+    assert "smollm2-135m,llama,sft,,commonsense,boolq,ID,2,8,43.75,8.84,1.21,86.29,,,,,,,50.00,0.00,0.00,true," in text
 
 
 @pytest.mark.parametrize("name", ["a,b", 'say "x"', "a|b", "<script>alert(1)</script>", "`x`*y*[z](http://u)", "a\nb"])
@@ -292,7 +293,7 @@ def test_hostile_names_stay_whole_in_records_and_harmless_in_the_page(tmp_path: 
     assert "<script" not in page
     assert escape(name) in page
     tables = [block.splitlines() for block in page.split("\n\n") if block.startswith("| ")]
-    assert len(tables) == 3
+    assert len(tables) == 4
     for lines in tables:
         assert len({line.replace("\\|", "").count("|") for line in lines}) == 1, "a name opened a column"
     assert {json.loads(line)["model"] for line in (board / "records/cells.jsonl").read_text().splitlines()} == {name}

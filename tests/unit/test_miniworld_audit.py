@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from infosteer_bench.cli import main
+from infosteer_bench.data.audit import masked, question_of
 from infosteer_bench.data.miniworld import audit as audit_module
 from infosteer_bench.data.miniworld import items
-from infosteer_bench.data.miniworld.audit import EXAM_LIKE, Audit, facts_in, leak_audit, masked, question_of
+from infosteer_bench.data.miniworld.audit import EXAM_LIKE, Audit, facts_in, leak_audit
 from infosteer_bench.data.miniworld.baselines import baselines, options_of
 from infosteer_bench.data.miniworld.corpus import Corpus
 from infosteer_bench.data.miniworld.problems import Piece

@@ -54,7 +54,7 @@ SIDEWAYS = {
     ("leaderboard", "tasks"),
     ("leaderboard", "models"),
 }
-HEAVY = ("torch", "transformers", "vllm", "pandas", "lm_eval", "datasets", "trl", "pyarrow")
+HEAVY = ("torch", "transformers", "vllm", "pandas", "lm_eval", "datasets", "trl", "pyarrow", "matplotlib")
 
 
 def room(module: str) -> str:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from infosteer_bench.data.audit import masked, question_of
 from infosteer_bench.data.miniworld.corpus import Corpus
 from infosteer_bench.data.miniworld.items import TASKS, kind_of
 from infosteer_bench.data.miniworld.tokenizer import EOS, SPECIAL, make_vocabulary
@@ -116,16 +117,6 @@ def documents(corpus: Corpus, kind: str, rows: int) -> Iterator[str]:
 def words_of(text: str) -> set[str]:
     """The words of a text in small letters."""
     return set(re.findall(r"[a-z]+", text.lower()))
-
-
-def masked(text: str) -> str:
-    """`text` with every number as #."""
-    return re.sub(r"\d+(?:\.\d+)?", "#", text)
-
-
-def question_of(prompt: str) -> str:
-    """The question of an arithmetic prompt: without lettered choices and without the request to think."""
-    return re.split(r" Answer Choices: |\nAnswer the above question\.", prompt)[0].strip()
 
 
 _SENTENCES = [

@@ -73,11 +73,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk: what was created or renamed there outlives a power loss."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
@@ -165,7 +170,10 @@ class CellRecord(Record):
     option_rank: float | None = None  # percent, likelihood-ranked
     generated_tokens: int = 0
     time_s: float = 0.0  # the engine's, behind these answers
-    serving: dict[str, Any] = {}  # engine_starts, engine_swaps in this process so far, shards, load_time_s
+    serving: dict[str, Any] = {}
+    """{}: no engine was asked. engine_starts, engine_swaps: how often this process has, so far, started an engine for
+    models of this architecture and put other weights into a live one; an engine closed to make room counts again when
+    it is started anew. shards; load_time_s: of this checkpoint."""
     stand_ins: list[str] = []  # data files that differ from upstream, for training and for this test
     samples_sha256: str | None = None
 
@@ -202,7 +210,11 @@ class AuditedMix(BaseModel):
 
 
 class SharedQuestions(BaseModel):
-    """How many different questions two tests share: in the same words, and but for numbers."""
+    """How many different questions two tests share.
+
+    exact: in the same words. masked: different ones once numbers are masked. Masking may make one of several of
+    `exact`, so that there may be fewer; in `AuditedMix` items are counted, and masked ones are never fewer.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

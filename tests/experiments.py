@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from infosteer_bench.leaderboard.statistics import compare, detectable, holm
+from infosteer_bench.leaderboard.statistics import Comparison, compare, detectable, generalized_p, holm
 
 Array = NDArray[np.float64]
 ITEM_BY_METHOD = 0.1  # a method helps or harms with a question by at most this
@@ -25,8 +25,10 @@ class Found:
 
     coverage: float
     false_wins: float
+    false_verdicts: float
     family_false_wins: float
     found_at_detectable: float
+    wins_at_detectable_holm: float
     power: dict[float, float]
 
 
@@ -43,6 +45,7 @@ def differences(generator: np.random.Generator, *, seeds: int, items: int, seed_
 def simulate(*, experiments: int, seeds: int, items: int, seed_sd: float, seed: int, family: int = 10) -> Found:
     """Repeat an experiment without effect. Effects are added to it as a constant, which changes nothing else.
 
+    false_wins, false_verdicts: of one test, before Holm's correction; the latter are wins and losses.
     found_at_detectable: how often the effect that one experiment calls detectable is found by the next experiment.
     family_false_wins: how often at least one of `family` comparisons is called a win after Holm's correction.
     """
@@ -52,16 +55,27 @@ def simulate(*, experiments: int, seeds: int, items: int, seed_sd: float, seed: 
     families = 0
     for _ in range(experiments):
         members = [compare([one]) for one in _draws(generator, family, seeds, items, seed_sd)]
-        corrected = holm([one.p_value for one in members])
+        corrected = holm([one.p_generalized for one in members])
         families += any(p < 0.05 and one.mean > 0 for p, one in zip(corrected, members, strict=True))
     return Found(
         coverage=sum(one.low <= 0 <= one.high for one in found) / experiments,
         false_wins=sum(one.p_value < 0.05 and one.mean > 0 for one in found) / experiments,
+        false_verdicts=sum(one.p_value < 0.05 for one in found) / experiments,
         family_false_wins=families / experiments,
+        wins_at_detectable_holm=sum(
+            _wins_among(one, then, tests=family) for one, then in zip(found, again, strict=True)
+        )
+        / experiments,
         found_at_detectable=sum(then.low + detectable(one.parts) > 0 for one, then in zip(found, again, strict=True))
         / experiments,
         power={effect: sum(one.low + effect / 100 > 0 for one in found) / experiments for effect in EFFECTS},
     )
+
+
+def _wins_among(one: Comparison, then: Comparison, *, tests: int) -> bool:
+    """Whether the effect that `one` calls detectable among so many tests passes Holm's first step in `then`."""
+    shifted = then.mean + detectable(one.parts, tests)
+    return shifted > 0 and generalized_p(then.parts, shifted) < 0.05 / tests
 
 
 def _draws(generator: np.random.Generator, experiments: int, seeds: int, items: int, seed_sd: float) -> Iterator[Array]:

@@ -1,7 +1,8 @@
 """Prompts to look inside a model with: the four kinds of the paper's Table 5, or a file of one's own.
 
 A file is plain text with one prompt a line, or, where its name ends with .jsonl, a JSON object a line:
-{"prompt": "...", "name": "..."}, name optional.
+{"prompt": "...", "name": "..."}, name optional. Lines end with line feeds, alone or after a carriage return; the other
+line breaks of Unicode are part of a prompt.
 """
 
 from __future__ import annotations
@@ -45,10 +46,12 @@ def read_prompts(given: str) -> list[Prompt]:
         return list(BUILTIN)
     path = Path(given).expanduser()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UserError(f"--prompts {given} cannot be read: {reason}", allowed=ALLOWED) from None
+    if not lines[-1]:  # the last line ends as the others do
+        lines.pop()
     as_json = path.suffix == ".jsonl"
     found = [
         _from_json(line, given, number) if as_json else Prompt(f"prompt {number}", line)

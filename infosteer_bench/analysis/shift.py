@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
@@ -125,18 +125,33 @@ def measure_shift(
                 f"{checkpoint.label} has another FFN width than the base model", allowed="checkpoints of one base model"
             )
         seeds[seed] = _values(found, cuts)
-    return Shift(edges, values, summarize(values))
+    return Shift(edges, values, summarize(values, twins(checkpoints)))
 
 
 def labels(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """What each is called: its label, with the mix where there are several."""
-    mixes = {checkpoint.mix for checkpoint in checkpoints}
-    names = [
-        f"{one.label} on {one.mix}" if len(mixes) > 1 and one.mix and one.record else one.label for one in checkpoints
-    ]
+    several = _several_mixes(checkpoints)
+    names = [_named(one.label, one, several=several) for one in checkpoints]
     if BASE in names:
         raise UserError(f"a checkpoint is called {BASE!r}, as the base model is", allowed="LABEL=CKPT, another label")
     return names
+
+
+def twins(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
+    """By label, what plain fine-tuning on the same mix is called, whether it is among them or not."""
+    several = _several_mixes(checkpoints)
+    pairs = zip(labels(checkpoints), checkpoints, strict=True)
+    return {name: _named(SFT, one, several=several) for name, one in pairs}
+
+
+def _several_mixes(checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether mixes must be told apart; a checkpoint without a record tells of none."""
+    return len({one.mix for one in checkpoints if one.mix}) > 1
+
+
+def _named(label: str, checkpoint: Checkpoint, *, several: bool) -> str:
+    """`label` for the mix of a checkpoint."""
+    return f"{label} on {checkpoint.mix}" if several and checkpoint.mix else label
 
 
 def _read(checkpoint: Checkpoint, text: TextSlice, layers: Sequence[int]) -> Reading:
@@ -177,11 +192,15 @@ def _values(found: Reading, cuts: Mapping[str, tuple[int, ...]]) -> Values:
     return values
 
 
-def summarize(values: Mapping[str, Mapping[int, Values]]) -> list[Row]:
-    """Mean and spread over seeds of every quantity, and the difference to sft where it is among the labels."""
+def summarize(values: Mapping[str, Mapping[int, Values]], references: Mapping[str, str] | None = None) -> list[Row]:
+    """Mean and spread over seeds of every quantity, and the difference to sft where it is among the labels.
+
+    references: by label, the one it is compared with (`twins`); SFT for a label that is not there.
+    """
     rows: list[Row] = []
     for label, seeds in values.items():
-        reference = values.get(_sft_of(label, values) or "", {})
+        sft = (references or {}).get(label, SFT)
+        reference = values.get(sft, {}) if label not in (BASE, sft) else {}
         first = next(iter(seeds.values()))
         for layer, quantities in first.items():
             for quantity in quantities:
@@ -189,13 +208,6 @@ def summarize(values: Mapping[str, Mapping[int, Values]]) -> list[Row]:
                 paired = [own[seed] - reference[seed][layer][quantity] for seed in own if seed in reference]
                 rows.append(Row(label, layer, quantity, len(own), *_spread(list(own.values())), *_difference(paired)))
     return rows
-
-
-def _sft_of(label: str, values: Iterable[str]) -> str | None:
-    """The label that a label is compared with: plain fine-tuning, on the same mix where mixes are told apart."""
-    _, on, mix = label.rpartition(" on ")
-    wanted = f"{SFT}{on}{mix}" if on else SFT
-    return wanted if wanted in values and label not in (BASE, wanted) else None
 
 
 def _spread(values: list[float]) -> tuple[float, float | None, float | None, float | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from infosteer_bench.analysis.drawing import drawing_settings
 from infosteer_bench.analysis.shift import ALL, BASE, COUNTS, REGIONS, SHARES, Shift
 
 TITLES = ("weakest quarter of the base model", "middle half", "strongest quarter")
@@ -20,9 +21,8 @@ def draw(shift: Shift, folder: Path) -> list[Path]:
     """Write the figure as SVG and PNG; returns their paths. The same numbers give the same SVG."""
     import matplotlib
 
-    with matplotlib.rc_context(
-        {"backend": "agg", "svg.hashsalt": "infosteer", "svg.fonttype": "none", "font.size": 9, "axes.titlesize": 9}
-    ):
+    with drawing_settings(9):
+        matplotlib.rcParams.update({"axes.titlesize": 9, "text.parse_math": False})  # a label may hold a $
         figure = _figure(shift)
         paths = [folder / f"figure4.{kind}" for kind in ("svg", "png")]
         folder.mkdir(parents=True, exist_ok=True)

@@ -67,11 +67,17 @@ def decoding_weight(model: PreTrainedModel) -> torch.Tensor:
 
 
 def concept_ids(tokenizer: PreTrainedTokenizerBase, concept: str) -> list[int]:
-    """Ids of a concept's tokens, as after a blank. Raises UserError for an empty concept."""
+    """Ids of a concept's tokens, as after a blank. Raises UserError for an empty and for an unknown concept."""
     if not concept.strip():
         raise UserError("--concept is empty", allowed='a word or a few, such as "quantum physics"')
     encoded: Any = tokenizer(f" {concept.strip()}", add_special_tokens=False)
-    return list(encoded["input_ids"])
+    ids = list(encoded["input_ids"])
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        raise UserError(
+            f"--concept {concept!r} holds what the vocabulary does not know",
+            allowed="text whose tokens are all in the vocabulary: no memory speaks of an unknown token",
+        )
+    return ids
 
 
 def specialised(layers: Sequence[LayerSurrogates], n: int) -> list[Memory]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from infosteer_bench.analysis.drawing import drawing_settings
 from infosteer_bench.analysis.surrogate import LayerSurrogates
 
 COLUMNS = 6
@@ -23,10 +24,8 @@ FILL, MARK = "#1f6f8b", "#d1495b"
 
 def draw(layers: Sequence[LayerSurrogates], folder: Path) -> Path:
     """Write the figure and return its path. The same numbers give the same file."""
-    import matplotlib
-
     path = folder / "specificity.svg"
-    with matplotlib.rc_context({"backend": "agg", "svg.hashsalt": "infosteer", "svg.fonttype": "none", "font.size": 8}):
+    with drawing_settings(8):
         figure = _figure(layers)
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})

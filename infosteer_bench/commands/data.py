@@ -21,6 +21,9 @@ def data_command(options: argparse.Namespace) -> int:
         from infosteer_bench.commands.data_audit import audit_command
 
         return audit_command(options)
+    unused = [f"--{name}" for name in ("board", "json") if getattr(options, name) is not None]
+    if unused:
+        raise UserError(f"data {options.action} takes no {' and no '.join(unused)}", allowed="only with data audit")
     source = open_source(options.data_root)
     if options.action == "dev":
         return _development(source, options.output)

@@ -25,6 +25,8 @@ def audit_command(options: argparse.Namespace) -> int:
     from infosteer_bench.records import write_atomic
     from infosteer_bench.tasks.catalog import read_tasks
 
+    if options.json is not None and options.json.is_dir():
+        raise UserError(f"--json: {options.json} is a folder", allowed="a file, which may not exist yet")
     board = None if options.board is None else _records(options.board)
     root, specs, max_examples = options.data_root, list(BUILTIN_MIXES.values()), None
     if board is not None:
@@ -171,8 +173,11 @@ def _in_mixes(audit: DataAudit, specs: Iterable[MixSpec]) -> list[str]:
 
 
 def _between(audit: DataAudit) -> list[str]:
-    lines = [f"{'questions that two tests share':<40}{'exact':>7}{'masked':>8}"]
-    lines += [f"{pair.tests[0]:<20}{pair.tests[1]:<20}{pair.exact:7d}{pair.masked:8d}" for pair in audit.shared]
+    lines = [
+        "different questions that two tests share: in the same words, and after masking, which may make several one",
+        f"{'':<40}{'exact':>7}{'once masked':>13}",
+    ]
+    lines += [f"{pair.tests[0]:<20}{pair.tests[1]:<20}{pair.exact:7d}{pair.masked:13d}" for pair in audit.shared]
     return lines if audit.shared else [*lines, "none"]
 
 

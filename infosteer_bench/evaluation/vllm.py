@@ -25,7 +25,7 @@ import psutil
 
 from infosteer_bench.device import has_cuda
 from infosteer_bench.errors import CellFailure, UserError
-from infosteer_bench.evaluation.engine import MAX_CONTEXT, refuse_runtime, tensor_parallel
+from infosteer_bench.evaluation.engine import MAX_CONTEXT, architecture, refuse_runtime, tensor_parallel
 from infosteer_bench.evaluation.lm import EngineLM, end_token_ids, window
 from infosteer_bench.evaluation.quiet import debug, quiet
 from infosteer_bench.evaluation.vllm_lm import VLLMLM
@@ -54,8 +54,6 @@ _MOST_HALVINGS = 3
 """How often an engine that ran out of memory is tried with half the room."""
 _FREED_S = 30.0
 """How long freed GPU memory may take to show."""
-# Where a checkpoint was written and by what; none of it shapes the model.
-_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
 
 class VLLMEngine:
@@ -282,15 +280,11 @@ def _wait_for_memory(wanted: int) -> None:
 
 
 def _shape_digest(checkpoint: Path, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Equal for checkpoints that can be swapped: same architecture, sizes and tokenizer.
-
-    Read through transformers, so that a file of an older version equals what this version would write.
-    """
-    config = {key: value for key, value in _config(checkpoint).to_dict().items() if key not in _VOLATILE}
+    """Equal for checkpoints that can be swapped: same architecture, sizes and tokenizer."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
     for setting in ("truncation", "padding"):  # of the last call, not of the tokenizer
         backend.pop(setting, None)
-    return hashlib.sha256(json.dumps([config, backend], sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([architecture(checkpoint), backend], sort_keys=True).encode()).hexdigest()
 
 
 def _config(checkpoint: Path) -> Any:

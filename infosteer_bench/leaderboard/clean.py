@@ -4,7 +4,8 @@
     clean       all tests, without repeated items and without those that stand in the row's own mix in the same words
 
 Two copies of a question are one question: of those that were answered, the first in the order of the tests stays. base
-was trained on no mix, so it leaves out what stands in any: then it is compared over the same items as the others.
+was trained on no mix, so it leaves out what stands in any. Where the mixes hold different test items, base's items are
+not sft's, and there is no difference to sft for that mean.
 """
 
 from __future__ import annotations

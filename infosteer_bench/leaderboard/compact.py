@@ -270,7 +270,10 @@ def items_disagree(board_dir: Path, cells: Iterable[CellRecord]) -> list[str]:
     right: dict[str, dict[str, float]] = {}
     count: dict[str, int] = {}
     try:
-        table = pq.ParquetFile(board_dir / ITEMS_FILE).read(columns=["cell", "correct"])
+        file = pq.ParquetFile(board_dir / ITEMS_FILE)
+        if not {"cell", *ITEM_COLUMNS} <= set(file.schema_arrow.names):
+            return [cell.key for cell in cells]
+        table = file.read(columns=["cell", "correct"])
         groups = table.group_by(["cell", "correct"]).aggregate([([], "count_all")]).to_pylist()
     except (OSError, pa.ArrowException, KeyError):
         return [cell.key for cell in cells]

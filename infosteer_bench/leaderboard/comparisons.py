@@ -1,7 +1,8 @@
 """What the rows of a board say about methods: intervals, differences to sft, and which of these are more than luck.
 
-A method's row and sft's are compared over the same seeds and the same items. Holm's correction runs within a model over
-methods x tasks; the means over groups of tasks are a family of their own. base is a reference and gets no verdict.
+A method's row and sft's are compared over the same seeds and the same items. Holm's correction (of generalized
+p-values, see statistics.py) runs within a model over methods x tasks; the means over groups of tasks are a family of
+their own. base is a reference and gets no verdict.
 """
 
 from __future__ import annotations
@@ -69,7 +70,11 @@ def difference(row: Row, sft: Row) -> tuple[float | None, str | None]:
         pairs = [(row.by_seed[seed], sft.by_seed[seed]) for seed in row.by_seed if seed in sft.by_seed]
         if not pairs:
             return None, "no difference to sft: no seed in common"
-    remark = None if len(pairs) >= max(len(row.by_seed), len(sft.by_seed)) else f"difference over {len(pairs)} seeds"
+    remark = (
+        None
+        if len(pairs) >= max(len(row.by_seed), len(sft.by_seed))
+        else f"difference over {len(pairs)} seed{'s' * (len(pairs) > 1)}"
+    )
     return math.fsum(a - b for a, b in pairs) / len(pairs), remark
 
 
@@ -99,7 +104,7 @@ def _scores(row: Row, seeds: Sequence[int | None]) -> Array | None:
 def _judged(rows: list[Row]) -> list[Row]:
     """Corrected p-values and verdicts, over tasks and over means apart."""
     judged = {
-        place: row.versus.p_value
+        place: row.versus.p_generalized
         for place, row in enumerate(rows)
         if row.versus is not None and not row.notes and None not in row.by_seed
     }
@@ -108,5 +113,5 @@ def _judged(rows: list[Row]) -> list[Row]:
         for place, p_value in zip(family, holm([judged[place] for place in family]), strict=True):
             delta = rows[place].delta_vs_sft or 0.0
             verdict = "tie" if p_value >= SIGNIFICANT else "win" if delta > 0 else "loss"
-            rows[place] = replace(rows[place], p_holm=p_value, verdict=verdict)
+            rows[place] = replace(rows[place], p_holm=p_value, n_tests=len(family), verdict=verdict)
     return rows

@@ -1,5 +1,8 @@
 """deltas.csv, every difference to sft with what is known about it; ranks.csv, methods against each other.
 
+p_value belongs to the interval; p_holm is made of p_generalized. detectable: what a test alone finds (p_value below
+0.05) four times in five. detectable_holm: what wins four times in five whatever the other tests of the model give.
+
 Ranks are over the tasks that every method of a model has answered in full, on upstream's data. They order methods
 whether or not the differences are more than luck; the counts of wins and losses beside them say how many are.
 """
@@ -18,7 +21,17 @@ from infosteer_bench.leaderboard.tables import Row, chance, number
 
 DELTA_COLUMNS = (
     *("model", "family", "method", "arm", "mix", "task", "split", "n_seeds", "n_items", "delta", "ci_low", "ci_high"),
-    *("p_value", "p_holm", "verdict", "detectable", "seeds_to_halve", "degrees_of_freedom", "complete", "notes"),
+    *(
+        "p_value",
+        "p_generalized",
+        "p_holm",
+        "verdict",
+        "detectable",
+        "detectable_holm",
+        "seeds_to_halve",
+        "degrees_of_freedom",
+    ),
+    *("complete", "notes"),
 )
 RANK_COLUMNS = ("model", "method", "arm", "n_tasks", "average_rank", "win_rate", "wins", "ties", "losses")
 ALL_MODELS = "all models"
@@ -119,8 +132,9 @@ def deltas_csv(rows: Iterable[Row]) -> str:
 
 def _delta(row: Row) -> dict[str, object]:
     values: dict[str, object] = dict.fromkeys(DELTA_COLUMNS, "")
+    notes = [*row.notes, *(["stand-in data"] if row.stand_ins else [])]
     values |= {name: getattr(row, name) for name in ("model", "family", "method", "arm", "mix", "task", "split")}
-    values |= {"delta": number(row.delta_vs_sft), "n_items": row.n_items, "notes": "; ".join(row.notes)}
+    values |= {"delta": number(row.delta_vs_sft), "n_items": row.n_items, "notes": "; ".join(notes)}
     values |= {"p_holm": chance(row.p_holm), "verdict": row.verdict, "complete": "true" if row.complete else "false"}
     found = row.versus
     if found is not None:
@@ -129,11 +143,17 @@ def _delta(row: Row) -> dict[str, object]:
             "ci_low": number(100 * found.low),
             "ci_high": number(100 * found.high),
             "p_value": chance(found.p_value),
-            "detectable": number(found.detectable and 100 * found.detectable),
+            "p_generalized": chance(found.p_generalized),
+            "detectable": _points(found.detectable),
+            "detectable_holm": _points(found.detectable_among(row.n_tests)) if row.n_tests else "",
             "seeds_to_halve": found.seeds_to_halve or "",
             "degrees_of_freedom": f"{found.degrees_of_freedom:.3g}",
         }
     return values
+
+
+def _points(share: float | None) -> str:
+    return number(None if share is None else 100 * share)
 
 
 def _csv(columns: Sequence[str], lines: Iterable[dict[str, object]]) -> str:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from infosteer_bench.leaderboard.compact import BoardRecords
+from infosteer_bench.leaderboard.markdown import printable
 from infosteer_bench.leaderboard.seals import describe, seal_png, seal_svg, shown
 from infosteer_bench.leaderboard.tables import Row, number
 from infosteer_bench.records import digest, write_atomic
@@ -188,7 +189,7 @@ def _chart(
     entrants = list(by_entrant)
     panels = tuple(
         Panel(
-            title=_printable(model),
+            title=printable(model),
             points=tuple(
                 tuple(_point(by_entrant[entrant].get((model, task)), kind=kind) for task in present)
                 for entrant in entrants
@@ -203,12 +204,12 @@ def _chart(
     whole = [all(one.marked for one in _column(panels, place)) for place in range(len(present))]
     return Chart(
         kind=kind,
-        title=_printable(f"{board.name}: {title}"),
+        title=printable(f"{board.name}: {title}"),
         subtitle=_subtitle(rows, kind=kind),
         columns=tuple(
-            (task, _printable(_column_label(task, rows, mark=mark))) for task, mark in zip(present, whole, strict=True)
+            (task, printable(_column_label(task, rows, mark=mark))) for task, mark in zip(present, whole, strict=True)
         ),
-        entrants=tuple(zip((method for method, _, _ in entrants), map(_printable, _labels(entrants)), strict=True)),
+        entrants=tuple(zip((method for method, _, _ in entrants), map(printable, _labels(entrants)), strict=True)),
         panels=tuple(_without_marks(panel, whole) for panel in panels),
         limits=limits,
         notes=(
@@ -318,11 +319,6 @@ def _subtitle(rows: Sequence[Row], *, kind: str) -> str:
 
 def _has_base(rows: Iterable[Row]) -> bool:
     return any(not row.mix for row in rows)
-
-
-def _printable(text: str) -> str:
-    """One line without control characters, which no SVG may hold."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _span(values: Sequence[int]) -> str:

@@ -44,17 +44,23 @@ MINIWORLD_NOTE = (
 )
 CLEAN_NOTE = (
     "`math_dedup`: the math tests, of repeated questions only the first; `clean`: all tests without those and without "
-    "questions that stand in the row's own mix in the same words (base: in any mix)."
+    "questions that stand in the row's own mix in the same words (base: in any mix). Intervals of means over the math "
+    "tests count a repeated question as two; those of `math_dedup` and `clean` do not."
 )
 COMPARED = ("mean:id", "mean:ood", "mean:all")
 ARROWS = {"win": " ↑", "loss": " ↓"}
-UNSAFE = re.compile(r"[\\`*\[\]|<>&]")
+UNSAFE = re.compile(r"[\\`*_~\[\]|<>&]|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE)  # of "://" and "www.", what links
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
+def printable(text: str) -> str:
+    """Without control characters, which no SVG may hold, and without those that turn the direction of what follows."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def escape(text: str) -> str:
-    """Text that stays itself inside a Markdown table: no markup, no HTML, no column break, one line."""
-    one_line = " ".join(text.split())
+    """Text that stays itself inside a Markdown table: no markup, no link, no HTML, no column break, one line."""
+    one_line = " ".join(printable(text).split())
     return UNSAFE.sub(lambda match: ENTITIES.get(match[0], "\\" + match[0]), one_line)
 
 
@@ -105,7 +111,7 @@ def _header(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
         f"- Answered: {done} rows of model x method x task ({len(board.cells)} cells, {n_items} answers)"
         + (f"; {waiting} rows still without an answer" if waiting else ""),
         f"- Training seeds: {', '.join(map(str, seeds)) or 'none (nothing was trained)'}",
-        f"- Answered with: {'; '.join(settings_of(board))}; greedy decoding",
+        f"- Answered with: {'; '.join(map(escape, settings_of(board)))}; greedy decoding",
     ]
     if grid.get("command"):
         lines.append(f"- Command: {code(str(grid['command']))}")
@@ -134,7 +140,8 @@ def _header(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
         "",
         "Accuracy in percent, answers taken with the `robust` filter. In brackets: difference to `sft` in percentage "
         "points, over the seeds that both have. `±`: standard deviation over seeds, where there are two or more. `*`: "
-        "partial, see the remarks. An empty cell was not measured. " + _tested(rows),
+        "partial, or on stand-in data (tested, not ranked): see the remarks, and the stand-in data above. An empty "
+        "cell was not measured. " + _tested(rows),
     ]
     if any(row.task in ("mean:math_dedup", "mean:clean") for row in rows):
         lines += ["", CLEAN_NOTE]
@@ -148,7 +155,8 @@ def _tested(rows: Sequence[Row]) -> str:
     return (
         "**↑ win, ↓ loss**: more than the luck of seeds and items at 5 percent, after Holm's correction over all tasks "
         "and methods of the model (over its means apart); everything else is a tie. `deltas.csv` has every interval "
-        "and p-value, `ranks.csv` average ranks."
+        "and p-value, `ranks.csv` average ranks. *Detectable*: the true difference that one test alone, before that "
+        "correction, finds four times in five."
     )
 
 
@@ -224,7 +232,7 @@ def _cell(row: Row | None) -> str:
         text += f" ± {number(row.seed_std)}"
     if row.delta_vs_sft is not None:
         text += f" ({signed(row.delta_vs_sft)}{ARROWS.get(row.verdict, '')})"
-    return text if row.complete else text + " \\*"
+    return text + " \\*" if not row.complete or row.stand_ins else text
 
 
 def signed(value: float | None) -> str:

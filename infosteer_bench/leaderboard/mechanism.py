@@ -4,7 +4,7 @@
     found = correlations(rows)                  # does more entropy than sft go with better scores than sft?
 
 Statistics come from the checkpoints' records (`CheckpointRecord.mechanism`, measured on held-out text); records of an
-older version have none, and then there are no rows and nothing is shown. A checkpoint is compared with plain
+older version have none or others, and then there are no rows and nothing is shown. A checkpoint is compared with plain
 fine-tuning of the same model, mix and seed, on the same tokens and on tasks that both answered under one setting.
 """
 
@@ -36,7 +36,6 @@ STATISTICS = (
 COLUMNS = ("key", "model", "method", "arm", "mix", "seed", "width", *STATISTICS)
 COLUMNS += ("entropy_change", "score", "score_change")
 SFT = "sft"
-ALL = "all"
 NOTE = (
     "Of key coefficients k, on held-out text of the mix (`mechanism.csv` has it per checkpoint, each record by layer): "
     "*entropy* of |k| / sum |k| in nats, mean over tokens and layers, and as a share of its greatest value log F; "
@@ -75,10 +74,13 @@ class MechanismRow:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Of entropy change and score change over n checkpoints; None where n is too small or nothing varies."""
+    """Of entropy change and score change over n checkpoints; None where n is too small or nothing varies.
 
-    model: str
-    mix: str
+    model, mix: None where it is over all of them.
+    """
+
+    model: str | None
+    mix: str | None
     n: int
     spearman: float | None
     spearman_low: float | None
@@ -97,7 +99,10 @@ def mechanism_rows(board: BoardRecords) -> list[MechanismRow]:
     tasks_of = {mix: set(tasks) for mix, tasks in layout.mixes}
     order = [(model, method.name, method.arm) for model in layout.models for method in layout.methods]
     measured = [
-        (record, mix, entry) for record in board.checkpoints for mix, entry in sorted(record.mechanism.items()) if entry
+        (record, mix, entry)
+        for record in board.checkpoints
+        for mix, entry in sorted(record.mechanism.items())
+        if _complete(entry)
     ]
     plain = {
         (record.model, mix, record.seed): (entry, _scores(answers[record.key], tasks_of.get(mix, set())))
@@ -120,6 +125,11 @@ def mechanism_rows(board: BoardRecords) -> list[MechanismRow]:
             row.key,
         ),
     )
+
+
+def _complete(entry: Any) -> bool:
+    """Whether all of it is there that a row shows; another version may have measured other statistics."""
+    return bool(entry) and "width" in entry and set(STATISTICS) <= set(entry.get("overall") or ())
 
 
 def _scores(cells: Sequence[CellRecord], tasks: set[str]) -> _Answers:
@@ -158,16 +168,16 @@ def _row(
 
 def correlations(rows: Sequence[MechanismRow]) -> list[Correlation]:
     """Per model and mix, and over all of them where there are several; rows without both changes do not count."""
-    groups: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    groups: dict[tuple[str | None, str | None], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         if row.entropy_change is not None and row.score_change is not None:
             groups[row.model, row.mix].append((row.entropy_change, row.score_change))
     if len(groups) > 1:
-        groups[ALL, ALL] = [pair for pairs in groups.values() for pair in pairs]
+        groups[None, None] = [pair for pairs in groups.values() for pair in pairs]
     return [_correlation(model, mix, pairs) for (model, mix), pairs in groups.items()]
 
 
-def _correlation(model: str, mix: str, pairs: Sequence[tuple[float, float]]) -> Correlation:
+def _correlation(model: str | None, mix: str | None, pairs: Sequence[tuple[float, float]]) -> Correlation:
     first, second = ([round(pair[side], 9) for pair in pairs] for side in (0, 1))
     pearson = correlation(first, second)
     spearman = correlation(ranks(first), ranks(second))
@@ -247,7 +257,7 @@ def correlation_table(found: Sequence[Correlation]) -> list[list[str]]:
     ]
     for one in found:
         if one.pearson is not None and one.spearman is not None:
-            name = "all models and mixes" if one.model == ALL else f"{one.model} / {one.mix}"
+            name = "all models and mixes" if one.model is None else f"{one.model} / {one.mix}"
             lines.append(
                 [
                     *(name, str(one.n)),

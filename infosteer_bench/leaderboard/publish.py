@@ -19,13 +19,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from infosteer_bench.errors import UserError
 from infosteer_bench.leaderboard import compact
 from infosteer_bench.leaderboard.contrasts import deltas_csv, ranks_csv
 from infosteer_bench.leaderboard.figures import figure_disagree, update_figures
+from infosteer_bench.leaderboard.finished import is_finished, note_finished
 from infosteer_bench.leaderboard.items import read_scores
 from infosteer_bench.leaderboard.latex import to_latex
 from infosteer_bench.leaderboard.layout import read_layout
@@ -54,6 +56,8 @@ def publish(run_dir: Path, output: Path) -> Path:
     inside_run = output.resolve().parent == run_dir.resolve()  # then its name says nothing
     board = compact.collect(run_dir, name=None if inside_run else output.resolve().name)
     texts = compact.text_files(board)
+    if inside_run and is_finished(run_dir, output, texts):
+        return output
     if not _up_to_date(output, texts):
         # The inputs first: whatever stops us in between, `rebuild` can finish.
         write_atomic(output / compact.ITEMS_FILE, compact.items_bytes(run_dir, board.cells))
@@ -62,6 +66,8 @@ def publish(run_dir: Path, output: Path) -> Path:
     if board.audit is None:
         (output / compact.AUDIT_FILE).unlink(missing_ok=True)  # of an earlier run
     rebuild(output)
+    if inside_run:
+        note_finished(run_dir, output, texts)
     return output
 
 
@@ -81,10 +87,12 @@ def rebuild(board_dir: Path) -> None:
             f"first {wrong[0]}",
             hint="restore the file, or publish the board again from its run",
         )
-    rows = _rows(board_dir, board)
-    outputs = _outputs(board_dir, board, rows)
+    with _reading(board_dir / compact.ITEMS_FILE):
+        rows = _rows(board_dir, board)
+        outputs = _outputs(board_dir, board, rows)
     for name, text in outputs.items():
-        write_atomic(board_dir / name, text)
+        if _read(board_dir / name) != text.encode():
+            write_atomic(board_dir / name, text)
     for name in _outlived(board_dir, outputs):
         (board_dir / name).unlink()
     update_figures(board_dir, board, rows)
@@ -98,12 +106,13 @@ def check(board_dir: Path) -> list[str]:
     if is_paper(board_dir):
         return check_paper(board_dir)
     board = compact.load(board_dir)
-    rows = _rows(board_dir, board)
-    expected = {**_outputs(board_dir, board, rows), **compact.text_files(board)}
+    if compact.items_disagree(board_dir, board.cells):
+        return [compact.ITEMS_FILE]  # nothing else can be told then
+    with _reading(board_dir / compact.ITEMS_FILE):
+        rows = _rows(board_dir, board)
+        expected = {**_outputs(board_dir, board, rows), **compact.text_files(board)}
     stale = figure_disagree(board_dir, board, rows) + _outlived(board_dir, expected)
     stale += [name for name, text in expected.items() if _read(board_dir / name) != text.encode()]
-    if compact.items_disagree(board_dir, board.cells):
-        stale.append(compact.ITEMS_FILE)
     return sorted(stale)
 
 
@@ -127,6 +136,19 @@ def _up_to_date(board_dir: Path, texts: dict[str, str]) -> bool:
 def _rows(board_dir: Path, board: compact.BoardRecords) -> list[Row]:
     items = read_scores(board_dir) if (board_dir / compact.ITEMS_FILE).is_file() else None
     return build_rows(board.cells, read_layout(board.grid, board.cells), items, board.audit)
+
+
+@contextmanager
+def _reading(items: Path) -> Iterator[None]:
+    """What is damaged in the items, beyond what `items_disagree` looks at, is told in one line."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{items} cannot be read: {str(error).splitlines()[0]}", hint="restore the file, or publish the board again"
+        ) from None
 
 
 def _outlived(board_dir: Path, outputs: Mapping[str, str]) -> list[str]:

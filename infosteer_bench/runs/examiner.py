@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,10 @@ class Examiner:
         self._engine: Engine | None = None
         self._built: dict[str, Any] = {}
         self._load_s = 0.0
+        # by architecture, of all engines that this object had one after the other
+        self._starts: Counter[str] = Counter()
+        self._swaps: Counter[str] = Counter()
+        self._served: tuple[str, str] | None = None  # key and architecture of the checkpoint that the engine is for
 
     def stored(self, planned: PlannedCheckpoint, record: CheckpointRecord, tasks: list[str]) -> Iterator[CellRecord]:
         """A cell for each of `tasks` whose answers are all stored, without the model.
@@ -73,7 +78,7 @@ class Examiner:
         """End the engine, if one runs."""
         if self._engine is not None:
             self._engine.close()
-            self._engine = None
+            self._engine = self._served = None
             gc.collect()
 
     def _outcome(
@@ -111,7 +116,7 @@ class Examiner:
         """
         from infosteer_bench.data.render import RENDERER_VERSION
         from infosteer_bench.evaluation.answers import AnswerStore, Asked, answers_path
-        from infosteer_bench.evaluation.engine import make_engine
+        from infosteer_bench.evaluation.engine import architecture, make_engine
         from infosteer_bench.models.load import weight_digest
 
         assert record.weight_digest is not None
@@ -124,8 +129,14 @@ class Examiner:
             )
         if self._engine is None:
             self._engine = make_engine(self.plan.inputs.engine, eval_config=self.plan.grid.eval)
-        engine, started = self._engine, time.perf_counter()
-        engine.load(weights, weight_digest=record.weight_digest, runtime=record.runtime)
+        engine, shape = self._engine, architecture(weights)
+        self._served = (planned.key, shape)
+        started, starts, swaps = time.perf_counter(), engine.engine_starts, engine.engine_swaps
+        try:
+            engine.load(weights, weight_digest=record.weight_digest, runtime=record.runtime)
+        finally:  # an engine that started and was then given up has started
+            self._starts[shape] += engine.engine_starts - starts
+            self._swaps[shape] += engine.engine_swaps - swaps
         self._load_s = time.perf_counter() - started
         asked = Asked(
             weights=record.weight_digest,
@@ -177,7 +188,7 @@ class Examiner:
         if isinstance(result, Exception):
             if is_disk_full(result):
                 raise result  # no cell could be recorded, this failure neither
-            fields = {"status": "failed", "error": self.failure(f"{planned.key}--{task}", result)}
+            fields = {"status": "failed", "error": self.failure(key, result)}
         else:
             sha256 = write_items(samples_path(self.run_dir, key), result.rows)
             fields = {"status": "success", **result.scores(), "samples_sha256": sha256}
@@ -199,18 +210,20 @@ class Examiner:
             dtype=self.plan.grid.eval.dtype,
             limit=self.plan.grid.eval.limit,
             stand_ins=stand_ins(self.plan, planned, task),
-            serving=self._serving(),
+            serving=self._serving(planned),
             **fields,
         )
         cell.save(self.run_dir)
         return cell
 
-    def _serving(self) -> dict[str, Any]:
-        if self._engine is None:
+    def _serving(self, planned: PlannedCheckpoint) -> dict[str, Any]:
+        """See CellRecord.serving; {} for a cell that no engine of this run answered."""
+        if self._engine is None or self._served is None or self._served[0] != planned.key:
             return {}
+        shape = self._served[1]
         return {
-            "engine_starts": self._engine.engine_starts,
-            "engine_swaps": self._engine.engine_swaps,
+            "engine_starts": self._starts[shape],
+            "engine_swaps": self._swaps[shape],
             "shards": self._engine.shards,
             "load_time_s": round(self._load_s, 3),
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from infosteer_bench.leaderboard.finished import NOTE_FILE
 from infosteer_bench.records import CellRecord, CorruptRecord, read_sealed
 from infosteer_bench.runs.overlap import FILE as AUDIT
 from infosteer_bench.runs.storage import FILE as STORAGE
@@ -30,7 +31,7 @@ def sweep(run_dir: Path) -> list[str]:
         if path.stem not in cells:  # items are written before the record that vouches for them
             path.unlink(missing_ok=True)
     problems = []
-    for name in ("grid.json", "plan.json", AUDIT, STORAGE):
+    for name in ("grid.json", "plan.json", AUDIT, STORAGE, NOTE_FILE):
         try:
             if (run_dir / name).exists():
                 read_sealed(run_dir / name)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from infosteer_bench.models.load import ResolvedModel
     from infosteer_bench.runs.inputs import Inputs
 
+_LONGEST = 40
+"""Characters of a name within a key: four of them, seed and digests stay below a file system's 255 with any suffix."""
+
 
 @dataclass(frozen=True)
 class PlannedCheckpoint:
@@ -178,5 +181,6 @@ def describe(plan: Plan, command: str) -> dict[str, Any]:
 
 
 def _slug(text: str) -> str:
-    """A file-name part: letters, digits, dot, dash; never a way out of the folder."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "x"
+    """A file-name part: letters, digits, dot, dash; never a way out of the folder, never too long for a file system."""
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "x"
+    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 9]}-{digest(text, 8)}"

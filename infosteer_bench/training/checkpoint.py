@@ -22,6 +22,7 @@ from infosteer_bench.device import peak_memory_bytes, reset_peak_memory
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.grid import TrainConfig
 from infosteer_bench.methods.base import Method
+from infosteer_bench.records import sync_folder
 from infosteer_bench.training.recipe import accumulation_per_rank, recipe_warnings
 from infosteer_bench.training.steps import last_step, restore_curve
 
@@ -251,8 +252,10 @@ def export(trainer: MethodTrainer, method: Method, target: Path, *, source: Path
     for file in partial.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
+    sync_folder(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
+    sync_folder(target.parent)
     accelerator.wait_for_everyone()
 
 

@@ -40,6 +40,10 @@ KINDS = {
     "a board's cells": "leaderboard/records/cells.jsonl",
     "a board's items": "leaderboard/records/items.parquet",
     "a board's audit": "leaderboard/records/audit.json",
+    "a board's web page": "leaderboard/index.html",
+    "a board's figure": "leaderboard/figures/*.*",
+    "a board's other tables": "leaderboard/[dr]*s.csv",  # deltas.csv, ranks.csv
+    "the note of a finished board": "board.json",
 }
 SAID = {  # what the run says of it; the others are written anew by every run
     "a checkpoint's record": "does not match its digest: will be made anew",
@@ -54,6 +58,7 @@ SAID = {  # what the run says of it; the others are written anew by every run
     "the grid": "does not verify: written anew",
     "the audit": "does not verify: written anew",
     "high-water marks": "does not verify: written anew",
+    "the note of a finished board": "does not verify: written anew",
 }
 
 

@@ -16,7 +16,10 @@ import boards
 import pytest
 
 from infosteer_bench.leaderboard import check, publish, rebuild
+from infosteer_bench.leaderboard.compact import BoardRecords
+from infosteer_bench.leaderboard.page import INDEX_FILE, build_page
 from infosteer_bench.leaderboard.page import build as build_module
+from infosteer_bench.leaderboard.tables import Row
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
@@ -225,6 +228,67 @@ def test_a_mean_leads_to_its_tasks(watch: Any, inline: Path):
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="piqa").click()
     expect(dialog.get_by_role("heading", level=2)).to_have_text("infosteer-intervention · piqa")
+
+
+def write_page(folder: Path, rows: list[Row]) -> Path:
+    """The page of rows alone, without records."""
+    board = BoardRecords(name="rows", grid=None, cells=(), checkpoints=())
+    (folder / INDEX_FILE).write_text(build_page(board, rows, None)[INDEX_FILE], encoding="utf-8")
+    return folder
+
+
+def row_of(method: str, mix: str, task: str, value: float | None, **more: Any) -> Row:
+    seed = None if method == "base" else 0
+    return Row(
+        *("m", "llama", method, "", mix, task, "ID"),
+        by_seed={} if value is None else {seed: value},
+        **{"complete": True, **more},
+    )
+
+
+def test_mixes_that_share_a_task_have_a_line_each(watch: Any, tmp_path: Path):
+    rows = [
+        row_of(method, mix, task, 40 + place, delta_vs_sft=None if method == "sft" else 1.5, members=of_mean)
+        for method in ("sft", "infosteer-lora")
+        for mix, tasks in (("a", ("boolq", "piqa")), ("b", ("boolq", "gsm8k")))
+        for place, (task, of_mean) in enumerate([*((task, ()) for task in tasks), ("mean:all", tasks)])
+    ]
+    page = watch(write_page(tmp_path, rows))
+    assert page.locator("#heat tbody tr:not(.model) th small").all_inner_texts() == ["on a", "on b"]
+    page.get_by_role("button", name=re.compile("infosteer-lora, mean all:")).first.click()
+    parts = page.get_by_role("dialog").locator("table", has_text="verdict").locator("tbody tr").all_inner_texts()
+    assert [text.split() for text in parts] == [["boolq", "40.00", "+1.50"], ["piqa", "41.00", "+1.50"]]
+
+
+def test_an_sft_row_that_was_not_run_is_no_reference(watch: Any, tmp_path: Path):
+    rows = [row_of("base", "", "boolq", 40), row_of("sft", "a", "boolq", None), row_of("sft", "b", "boolq", 50)]
+    page = watch(write_page(tmp_path, rows))
+    page.get_by_role("button", name="m, base, boolq: open").click()
+    texts = page.get_by_role("dialog").locator("tbody tr").all_inner_texts()
+    assert [text.split() for text in texts] == [["0", "40.00", "50.00", f"{MINUS}10.00"]]
+
+
+def test_numbers_on_stand_in_data_are_marked(watch: Any, tmp_path: Path):
+    rows = [
+        row_of("sft", "a", "boolq", 40),
+        row_of("infosteer-lora", "a", "boolq", 42, delta_vs_sft=2.0, stand_ins=True),
+    ]
+    page = watch(write_page(tmp_path, rows))
+    assert column(page, "Accuracy") == ["40.00", "42.00*"]
+    expect(page.locator("#heat .cell .value")).to_have_text("+2.0*")
+    expect(page.locator("#heat .cell")).to_have_attribute("title", re.compile("on stand-in data"))
+    expect(page.locator("#forest-plot")).to_contain_text("+2.00*")
+    for place in ("#heat-legend", "#how"):
+        expect(page.locator(place)).to_contain_text("partial, or on stand-in data (tested, not ranked)")
+
+
+def test_the_page_says_what_detectable_means(watch: Any, inline: Path):
+    page = watch(inline)
+    for place in ("#results", "#how", "#forest-note", "#table-note"):
+        expect(page.locator(place)).to_contain_text("a single test (p below 0.05, before Holm's correction)")
+    page.get_by_role("button", name=re.compile("infosteer-intervention, gsm8k:")).first.click()
+    card = page.locator("#detail dl.cards div", has_text="Detectable")
+    expect(card).to_contain_text("a single test (p below 0.05, before Holm's correction) finds four times in five")
 
 
 def test_the_theme_follows_the_system_and_can_be_chosen(watch: Any, inline: Path):

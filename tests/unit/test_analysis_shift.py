@@ -7,13 +7,15 @@ import json
 import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 
-from infosteer_bench.analysis.checkpoints import chosen_layers, find_checkpoint
+from infosteer_bench.analysis.checkpoints import Checkpoint, chosen_layers, find_checkpoint
 from infosteer_bench.analysis.reading import batches
-from infosteer_bench.analysis.shift import summarize
+from infosteer_bench.analysis.shift import COUNTS, SHARES, Shift, labels, summarize, twins
+from infosteer_bench.analysis.shift_figure import draw
 from infosteer_bench.cli import main
 from infosteer_bench.data.mixes import MixRow
 from infosteer_bench.data.slices import development_slice, in_turn
@@ -22,7 +24,7 @@ from infosteer_bench.errors import UserError
 from infosteer_bench.grid import PromptConfig
 from infosteer_bench.methods import METHODS
 from infosteer_bench.models.families import ffn_layers
-from infosteer_bench.models.load import load_model, load_tokenizer
+from infosteer_bench.models.load import ResolvedModel, load_model, load_tokenizer
 from infosteer_bench.records import CheckpointRecord
 from tests.tiny import build_data_root, build_tiny
 from tests.training import FAST, train
@@ -152,6 +154,57 @@ def test_differences_pair_seeds():
     assert found["other"].n == 3
     assert found["base"].vs_sft is None
     assert found["sft"].low == pytest.approx(7 / 3 - 4.302653 * 1.527525 / 3**0.5, rel=1e-5)
+
+
+def checkpoint(label: str, mix: str | None = None) -> Checkpoint:
+    """One of a run, of seed 0, where there is a mix; else a plain folder."""
+    record = None
+    if mix:
+        record = CheckpointRecord(
+            key=f"{label}-{mix}", status="success", identity={}, model="m", family="llama", method="sft", arm="",
+            mix=mix, seed=0,
+        )  # fmt: skip
+    return Checkpoint(label, cast(ResolvedModel, None), record)
+
+
+def test_a_plain_folder_is_no_further_mix():
+    assert labels([checkpoint("sft", "gsm8k"), checkpoint("mine")]) == ["sft", "mine"]
+    several = [checkpoint("sft", "gsm8k"), checkpoint("sft", "commonsense"), checkpoint("mine")]
+    assert labels(several) == ["sft on gsm8k", "sft on commonsense", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("given", "against"),
+    [
+        ([("sft", "gsm8k"), ("x", "gsm8k"), ("mine", None)], {"x": "sft", "mine": "sft"}),
+        ([("sft", None), ("best on math", None)], {"best on math": "sft"}),
+        (
+            [("sft", "gsm8k"), ("sft", "boolq"), ("a on b", "boolq"), ("mine on gsm8k", None)],
+            {"a on b on boolq": "sft on boolq"},
+        ),
+    ],
+)
+def test_sft_of_the_same_mix_is_told_by_records_not_by_labels(given, against):
+    """The reading of a checkpoint is a power of two by its place: a difference tells which two it is of."""
+    checkpoints = [checkpoint(*one) for one in given]
+    values = {name: {0: {"all": {"x": 2.0**place}}} for place, name in enumerate(labels(checkpoints))}
+    rows = summarize({"base": {0: {"all": {"x": 0.0}}}, **values}, twins(checkpoints))
+    differences = {row.label: row.vs_sft for row in rows if row.vs_sft is not None}
+    assert differences == {
+        label: values[label][0]["all"]["x"] - values[sft][0]["all"]["x"] for label, sft in against.items()
+    }
+
+
+def test_a_label_may_hold_a_dollar_and_the_users_settings_do_not_count(tmp_path):
+    import matplotlib
+
+    values = {layer: dict.fromkeys((*SHARES, *COUNTS), 1.0) for layer in ("all", "0")}
+    seeds = {"base": {0: values}, "costs $x_1$ and $\\frac": {0: values}}
+    found = Shift({"all": (0.0, 1.0), "0": (0.0, 1.0)}, seeds, summarize(seeds))
+    svg, _ = (path.read_bytes() for path in draw(found, tmp_path / "plain"))
+    assert b"costs $x_1$ and $\\frac" in svg
+    with matplotlib.rc_context({"axes.facecolor": "black", "text.parse_math": True}):
+        assert draw(found, tmp_path / "own")[0].read_bytes() == svg
 
 
 def test_the_slice_takes_sources_in_turn_and_keeps_to_its_budget(tiny_models, data):

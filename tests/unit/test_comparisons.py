@@ -117,7 +117,7 @@ def test_holm_runs_over_methods_and_tasks_and_over_means_apart():
     for means in (False, True):
         family = [row for row in rows if row.p_holm is not None and row.task.startswith("mean:") == means]
         assert len(family) == 2 * (len(GROUP_MEMBERS) if means else 15)
-        raw = [row.versus.p_value for row in family if row.versus]
+        raw = [row.versus.p_generalized for row in family if row.versus]
         expected = multipletests(raw, method="holm")[1]
         assert [row.p_holm for row in family] == pytest.approx(expected.tolist())
 

@@ -222,6 +222,25 @@ def test_the_command_prints_what_overlaps_and_names_what_is_missing(root: Path, 
     assert sum("of mix commonsense" in line for line in lines) == 1
 
 
+def test_a_folder_as_json_is_told_before_the_work(root: Path, tmp_path: Path, capsys):
+    assert main(["data", "audit", "--data-root", str(root), "--json", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert f"--json: {tmp_path} is a folder" in captured.err
+
+
+@pytest.mark.parametrize("action", ["list", "fetch", "dev"])
+def test_options_of_the_audit_are_refused_elsewhere(action: str, root: Path, tmp_path: Path, capsys):
+    for option in ("--board", "--json"):
+        output = tmp_path / "out"
+        assert main(["data", action, "--data-root", str(root), "--output", str(output), option, "x"]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert f"data {action} takes no {option}; allowed: only with data audit" in captured.err
+        assert not output.exists()
+
+
 def board_of(folder: Path, root: Path, *, test_sha256: str | None = None) -> Path:
     """A board of BoolQ alone, whose records say that `root` was trained on and answered."""
     source = LocalRoot(root)

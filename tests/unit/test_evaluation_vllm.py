@@ -20,7 +20,9 @@ from tiny import build_tiny
 
 from infosteer_bench.errors import CellFailure, UserError
 from infosteer_bench.evaluation import vllm as vllm_module
+from infosteer_bench.evaluation.lm import Ask
 from infosteer_bench.evaluation.vllm import VLLMEngine, _shape_digest, cpu_cache_bytes
+from infosteer_bench.evaluation.vllm_lm import VLLMLM
 from infosteer_bench.evaluation.vllm_weights import Shard, expected_digests
 from infosteer_bench.evaluation.vllm_worker import COLUMNS, WeightProbe, spread, tensor_digest
 from infosteer_bench.grid import EvalConfig
@@ -185,6 +187,39 @@ def test_an_engine_that_died_is_started_anew(tmp_path: Path, monkeypatch: pytest
         list(lm._run([([1, 2], SimpleNamespace())]))
     engine.load(path, weight_digest="0", runtime=None)
     assert len(starts) == 2
+
+
+def test_the_longest_prompts_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across tasks, to be written and to be scored; with a stand-in for vLLM that takes requests and then breaks."""
+    plain = SimpleNamespace(SamplingParams=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "vllm", plain)  # type: ignore[arg-type]
+    kinds = SimpleNamespace(RequestOutputKind=SimpleNamespace(FINAL_ONLY=None))
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", kinds)  # type: ignore[arg-type]
+    added: list[tuple[str, int]] = []
+
+    class Core:
+        def add_request(self, name: str, prompt: dict[str, list[int]], _: Any) -> None:
+            added.append((name.partition("-")[2], len(prompt["prompt_token_ids"])))
+
+        def has_unfinished_requests(self) -> bool:
+            raise RuntimeError("asked enough")
+
+    path = build_tiny("qwen2", tmp_path / "a")
+    lm = VLLMLM(
+        SimpleNamespace(llm_engine=Core()),
+        load_tokenizer(path),
+        eval_config=EvalConfig(),
+        max_length=1024,
+        eos_ids=[0],
+        on_failure=lambda: None,
+    )
+    with pytest.raises(CellFailure, match="asked enough"):
+        list(lm.generate_ids([Ask([5] * n, ("\n",) if n % 2 else (), (0,), 8 * n) for n in (3, 9, 1, 9, 4)]))
+    assert added == [("1", 9), ("3", 9), ("4", 4), ("0", 3), ("2", 1)]
+    added.clear()
+    with pytest.raises(CellFailure, match="asked enough"):
+        list(lm.score_ids([([5] * n, [6] * m) for n, m in ((2, 1), (1, 6), (4, 1))]))
+    assert added == [("1", 7), ("2", 5), ("0", 3)], "context and continuation together"
 
 
 def test_processes_are_started_offline_and_with_their_stderr_apart(

@@ -138,6 +138,15 @@ def test_prompts(tmp_path: Path):
     assert read_prompts(str(lines)) == [("first", "a\nb"), ("prompt 2", "c")]
 
 
+def test_a_prompt_may_hold_unicodes_other_line_breaks(tmp_path: Path):
+    """And a file may be as Windows writes it: with a byte order mark and carriage returns."""
+    lines, plain = tmp_path / "p.jsonl", tmp_path / "p.txt"
+    lines.write_bytes('\ufeff{"prompt": "a\u2028b\x85c"}\r\n{"prompt": "d"}\r\n'.encode())
+    assert [prompt.text for prompt in read_prompts(str(lines))] == ["a\u2028b\x85c", "d"]
+    plain.write_bytes("\ufeffone\r\ntwo\u2029three".encode())
+    assert [prompt.text for prompt in read_prompts(str(plain))] == ["one", "two\u2029three"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [

@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from infosteer_bench.errors import UserError
-from infosteer_bench.leaderboard import board_dirs, check, publish, rebuild
+from infosteer_bench.leaderboard import board_dirs, check, finished, publish, rebuild
 from infosteer_bench.leaderboard.compact import compacted, without_folders
 from infosteer_bench.leaderboard.markdown import code, escape
 from infosteer_bench.records import CellRecord, CheckpointRecord, samples_path, write_items, write_sealed
 
+publish_module = sys.modules["infosteer_bench.leaderboard.publish"]
 OUTPUTS = ("leaderboard.csv", "leaderboard.md", "leaderboard.tex", "deltas.csv", "ranks.csv", "provenance.json")
 OUTPUTS += ("index.html", *(f"figures/{stem}.{ending}" for stem in ("deltas", "forest") for ending in ("svg", "png")))
 RECORDS = ("records/board.json", "records/checkpoints.jsonl", "records/cells.jsonl", "records/items.parquet")
@@ -229,6 +230,47 @@ def test_items_keep_every_generation(tmp_path: Path):
     assert len({row["cell"] for row in table}) == 10
 
 
+def test_a_finished_board_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = write_run(tmp_path / "run")
+    board = publish(run, run / "leaderboard")
+    before = contents(board)
+    made: list[Path] = []
+    again = publish_module.rebuild
+    monkeypatch.setattr(publish_module, "rebuild", lambda folder: (made.append(folder), again(folder)))
+    publish(run, board)
+    assert made == []
+    (board / "deltas.csv").write_text("edited")  # a file of the board
+    publish(run, board)
+    assert len(made) == 1
+    (run / "board.json").write_text("{")  # the note itself
+    publish(run, board)
+    assert len(made) == 2
+    with monkeypatch.context() as other:  # the code
+        other.setattr(finished, "_made_by", lambda: "another version")
+        publish(run, board)
+    assert len(made) == 3
+    publish(run, board)
+    assert len(made) == 4
+    assert contents(board) == before
+    (run / "cells" / "k20-piqa.json").unlink()  # the records
+    publish(run, board)
+    assert len(made) == 5
+    assert contents(board) != before
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1", None])
+def test_damaged_items_are_named_in_one_line(tmp_path: Path, damage: bytes | None):
+    board = publish(write_run(tmp_path / "run"), tmp_path / "demo")
+    file = board / "records" / "items.parquet"
+    if damage is None:  # whole, but not what a board needs
+        pq.write_table(pq.read_table(file).drop_columns(["doc_id"]), file)
+    else:
+        file.write_bytes(damage)
+    assert check(board) == ["records/items.parquet"]
+    with pytest.raises(UserError, match="items do not give"):
+        rebuild(board)
+
+
 def test_stale_failed_and_corrupt_records_do_not_enter(tmp_path: Path):
     run = write_run(tmp_path / "run")
     keys = sorted(path.stem for path in (run / "cells").glob("*.json"))
@@ -262,8 +304,25 @@ def test_the_page_says_what_is_wrong_with_the_board(tmp_path: Path):
     assert "- Warning: warm-up is long\n" in page
     assert "- **Mix commonsense lacks a source:** hellaswag (no training file)" in page
     assert "missing seeds 0: SmolLM2-135M-Instruct / infosteer-intervention / commonsense / piqa" in page
-    assert "| sft | 43.75 ± 8.84 | 43.75 ± 8.84 |" in page
-    assert "| infosteer-intervention | 56.25 ± 8.84 (+12.50) | 62.50 (+12.50) \\* |" in page
+    assert "| infosteer-intervention | 56.25 ± 8.84 (+12.50) \\* | 62.50 (+12.50) \\* |" in page
+
+
+def test_numbers_on_stand_in_data_are_marked(tmp_path: Path):
+    run = write_run(tmp_path / "run")
+    sft = {"n": 8, "model": "smollm2-135m", "method": "sft", "arm": "", "stand_ins": []}
+    for seed in (0, 1):
+        write_cell(run, f"k1{seed}", "boolq", right=3 + seed, seed=seed, **sft)
+    page = (publish(run, tmp_path / "demo") / "leaderboard.md").read_text(encoding="utf-8")
+    assert "| sft | 43.75 ± 8.84 | 43.75 ± 8.84 \\* |" in page
+    assert "`*`: partial, or on stand-in data (tested, not ranked)" in page
+
+
+def test_settings_are_text_in_the_page(tmp_path: Path):
+    run = write_run(tmp_path / "run")
+    sft = {"n": 8, "model": "smollm2-135m", "method": "sft", "arm": "", "dtype": "<i>f_8_</i>"}
+    write_cell(run, "k10", "boolq", right=3, seed=0, **sft)
+    page = (publish(run, tmp_path / "demo") / "leaderboard.md").read_text(encoding="utf-8")
+    assert "- Answered with: hf &lt;i&gt;f\\_8\\_&lt;/i&gt;, first 8 items; hf float32" in page
 
 
 def test_the_run_may_know_better_than_the_name(tmp_path: Path):
@@ -285,18 +344,34 @@ def test_without_a_grid_the_records_say_what_to_expect(tmp_path: Path):
     assert "smollm2-135m,llama,sft,,commonsense,boolq,ID,2,8,43.75,8.84,1.21,86.29,,,,,,,50.00,0.00,0.00,true," in text
 
 
-@pytest.mark.parametrize("name", ["a,b", 'say "x"', "a|b", "<script>alert(1)</script>", "`x`*y*[z](http://u)", "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["a,b", 'say "x"', "a|b", "<script>alert(1)</script>", "`x`*y*[z](http://u)", "a\nb", "a\u202eb"]
+)
 def test_hostile_names_stay_whole_in_records_and_harmless_in_the_page(tmp_path: Path, name: str):
     board = publish(write_run(tmp_path / "run", model=name, arm=name), tmp_path / "demo")
     assert check(board) == []
     page = (board / "leaderboard.md").read_text(encoding="utf-8")
     assert "<script" not in page
+    assert "\u202e" not in page.split("- Command:")[0]
     assert escape(name) in page
     tables = [block.splitlines() for block in page.split("\n\n") if block.startswith("| ")]
     assert len(tables) == 4
     for lines in tables:
         assert len({line.replace("\\|", "").count("|") for line in lines}) == 1, "a name opened a column"
     assert {json.loads(line)["model"] for line in (board / "records/cells.jsonl").read_text().splitlines()} == {name}
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("_a_ arc_easy ~~b~~", "\\_a\\_ arc\\_easy \\~\\~b\\~\\~"),
+        ("https://x.org/y http://z", "https:\\//x.org/y http:\\//z"),
+        ("www.x.org WWW.y.org x.org", "www\\.x.org WWW\\.y.org x.org"),
+        ("a\u202eb\x07c\x1b", "a b c"),
+    ],
+)
+def test_escaped_text_has_no_markup_no_link_and_no_hidden_letter(text: str, escaped: str):
+    assert escape(text) == escaped
 
 
 def test_code_spans_hold_backticks():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -363,6 +364,22 @@ def test_boards_of_older_records_show_nothing():
     assert mechanism.mechanism_rows(old) == []
     assert mechanism.mechanism_csv([]) == ""
     assert "Mechanism" not in to_markdown(old, build_rows(old.cells, read_layout(None, old.cells)))
+
+
+def test_other_statistics_count_as_not_measured():
+    """As another version may have them: one record without a statistic, one without the width."""
+    full = board(CHANGES)
+    del full.checkpoints[0].mechanism["gsm8k"]["overall"]["entropy_share"]
+    del full.checkpoints[1].mechanism["gsm8k"]["width"]
+    assert {row.key for row in mechanism.mechanism_rows(full)} == {one.key for one in full.checkpoints[2:]}
+
+
+def test_a_model_called_all_keeps_its_own_correlation():
+    rows = mechanism.mechanism_rows(board(CHANGES))
+    named = [replace(row, model="all", mix="all") for row in rows if row.seed != 2]
+    found = mechanism.correlations([*rows, *named])
+    assert [(one.model, one.mix, one.n) for one in found] == [("m", "gsm8k", 6), ("all", "all", 4), (None, None, 10)]
+    assert [line[0] for line in mechanism.correlation_table(found)][2:] == ["all / all", "all models and mixes"]
 
 
 def test_other_text_is_not_compared():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -111,15 +112,22 @@ def test_on_the_coefficients_of_every_family(tiny_models, family, dtype, seed, s
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("width", [1, 7, 161])
-def test_lift_agrees_with_a_loop_over_tokens(dtype, width):
-    k = torch.randn(2, 5, width, generator=torch.Generator().manual_seed(width)).to(dtype)
-    n = -(-width // 10)
-    lifted = lift_smallest(k, n=n, alpha=1.5)
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 161)),
+    fraction=st.floats(0, 1),
+    alpha=st.floats(0, 4),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_lift_agrees_with_a_loop_over_tokens(dtype, shape, fraction, alpha, seed):
+    k, width = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype), shape[-1]
+    n = math.ceil(fraction * width)
+    lifted = lift_smallest(k, n=n, alpha=alpha)
+    assert (lifted.shape, lifted.dtype) == (k.shape, dtype)
     for row, ours in zip(k.reshape(-1, width).tolist(), lifted.reshape(-1, width).tolist(), strict=True):
         expected, mean = list(row), sum(abs(value) for value in row) / width
         for index in sorted(range(width), key=lambda i: (abs(row[i]), i))[:n]:
-            expected[index] = (-1.5 if row[index] < 0 else 1.5) * mean
+            expected[index] = (-alpha if row[index] < 0 else alpha) * mean
         assert ours == pytest.approx(expected, rel=TOLERANCE[dtype])
 
 

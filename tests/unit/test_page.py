@@ -196,6 +196,17 @@ def test_every_compared_task_row_and_no_other_has_items(page: str, board):
     assert len(compared) == 3 * len(boards.TASKS)
 
 
+def test_an_sft_row_that_was_not_run_is_no_reference(board, board_dir: Path):
+    """base, which is trained on no mix, is compared with the one sft row that was measured."""
+    records, rows = board
+    waiting = replace(rows[place_of(rows, "sft", "boolq")], mix="another", by_seed={}, scores={}, cells={})
+    base = place_of(rows, "base", "boolq")
+    expected = flips_module.find_flips(records, rows, board_dir / compact.ITEMS_FILE)[base]
+    found = flips_module.find_flips(records, [waiting, *rows], board_dir / compact.ITEMS_FILE)[base + 1]
+    assert expected["flips"]
+    assert found == expected
+
+
 def test_very_many_flips_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch, board, board_dir: Path):
     all_of_it = flips_module.find_flips(*board, board_dir / compact.ITEMS_FILE)
     monkeypatch.setattr(flips_module, "FLIPS", 90)

@@ -102,6 +102,15 @@ def test_a_concepts_tokens_are_those_inside_a_sentence(tiny_models: dict[str, Pa
         concept_ids(tokenizer, "  ")
 
 
+def test_a_concept_with_an_unknown_token_is_refused():
+    from infosteer_bench.models.catalog import CATALOG
+
+    folder = CATALOG["mini-llama"].folder
+    assert folder is not None
+    with pytest.raises(UserError, match="'é'"):
+        concept_ids(load_tokenizer(folder), "é")
+
+
 def test_a_row_beyond_the_vocabulary_has_its_number_as_text(tiny_models: dict[str, Path]):
     tokenizer = load_tokenizer(tiny_models["llama"])
     texts = TokenTexts(tokenizer)
@@ -114,6 +123,15 @@ def test_the_figure_is_the_same_twice(tmp_path: Path):
     first, second = (draw(layers, tmp_path / name).read_bytes() for name in ("a", "b"))
     assert first == second
     assert first.decode().count(">layer ") == 8
+
+
+def test_the_figure_heeds_no_settings_of_the_user(tmp_path: Path):
+    import matplotlib
+
+    plain = draw([layer(0, [0.1, 0.9], [0.0, 0.0])], tmp_path / "plain").read_bytes()
+    with matplotlib.rc_context({"axes.facecolor": "black", "lines.linewidth": 9}):
+        assert draw([layer(0, [0.1, 0.9], [0.0, 0.0])], tmp_path / "own").read_bytes() == plain
+        assert matplotlib.rcParams["axes.facecolor"] == "black"
 
 
 def test_the_command(tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):

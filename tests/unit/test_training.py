@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,31 @@ ARMS = {
 def arm(name: str) -> Method:
     method, settings = ARMS[name]
     return METHODS.get(method).configure(settings)
+
+
+def test_an_export_reaches_the_disk_before_and_after_its_renaming(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noted_fsync(handle: int) -> None:
+        held = os.fstat(handle)
+        places = [tmp_path, *tmp_path.rglob("weights*"), *tmp_path.rglob("weights*/*")]
+        did.extend(path.name for path in places if os.path.samestat(path.stat(), held))
+        fsync(handle)
+
+    def noted_rename(self: Path, target: Path) -> Path:
+        did.append(f"{self.name} -> {target.name}")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    train(model, tmp_path, arm("sft"))
+    place = did.index("weights.partial -> weights")
+    assert did[place - 1] == "weights.partial"
+    assert did[place + 1] == tmp_path.name
+    assert set(did[:place]) >= {path.name for path in (tmp_path / "weights").iterdir()}
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

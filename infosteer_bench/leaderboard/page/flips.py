@@ -86,6 +86,7 @@ def _pairs(row: Row, rows: Sequence[Row]) -> list[_Pair]:
         for other in rows
         if (other.model, other.method, other.arm, other.task) == (row.model, "sft", "", row.task)
         and row.mix in ("", other.mix)
+        and other.by_seed
     )
     found: list[_Pair] = []
     for seed in twin.scores:

@@ -44,15 +44,26 @@ const byKey = new Map(board.rows.map((row) => [rowKey(row), row]));
 const methodOrder = board.methods.map(([method, arm]) => JSON.stringify([method, arm]));
 const isSft = (row) => row.method === "sft" && !row.arm;
 const measured = (row) => row.seeds !== undefined;
+const marked = (row) => row.partial || row.stand_ins;
+const reasons = (row) =>
+  [...(row.notes || []), row.stand_ins && "a data file was a stand-in for upstream's"].filter(Boolean);
+const MARKED = "* partial, or on stand-in data (tested, not ranked)";
+const SINGLE_TEST = "a single test (p below 0.05, before Holm's correction)";
 const untrained = (row) => (measured(row) ? row.seeds.some(([seed]) => seed === null) : row.method === "base");
 
-// Rows of one model by method; the mix is told apart only where an arm's mixes answer the same task.
+// Rows of one model by method; the mix is told on all of an arm's rows where its mixes answer the same task.
 function entrants(model) {
   const rows = board.rows.filter((row) => row.model === model);
+  const answered = new Set();
+  const several = new Set();
+  for (const row of rows) {
+    const answer = row.entrant + row.task;
+    if (answered.has(answer)) several.add(row.entrant);
+    answered.add(answer);
+  }
   const found = new Map();
   for (const row of rows) {
-    const twice = rows.some((other) => other !== row && other.entrant === row.entrant && other.task === row.task);
-    const mix = twice ? row.mix || "" : "";
+    const mix = several.has(row.entrant) ? row.mix || "" : "";
     const key = row.entrant + mix;
     if (!found.has(key))
       found.set(key, { method: row.method, arm: row.arm, mix, entrant: row.entrant, tasks: new Map() });
@@ -61,9 +72,15 @@ function entrants(model) {
   return [...found.values()];
 }
 
+// What a row is compared with; a measured row with a measured one alone.
 function sftTwin(row) {
   return board.rows.find(
-    (one) => isSft(one) && one.model === row.model && one.task === row.task && (!row.mix || one.mix === row.mix),
+    (one) =>
+      isSft(one) &&
+      one.model === row.model &&
+      one.task === row.task &&
+      (!row.mix || one.mix === row.mix) &&
+      (measured(one) || !measured(row)),
   );
 }
 

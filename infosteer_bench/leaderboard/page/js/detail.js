@@ -76,12 +76,13 @@ function figures(row) {
       "Detectable",
       known(row.detectable) ? `${number(row.detectable)} points` : row.delta_interval && "nothing",
       !known(row.detectable)
-        ? "no difference is large enough"
-        : row.paired_seeds < 2
-          ? "another seed not considered"
-          : known(row.seeds_to_halve)
-            ? `${row.seeds_to_halve} seeds would halve it`
-            : "the items limit it: more seeds do not halve it",
+        ? `no difference is large enough for ${SINGLE_TEST} to find it four times in five`
+        : `what ${SINGLE_TEST} finds four times in five; ` +
+          (row.paired_seeds < 2
+            ? "another seed not considered"
+            : known(row.seeds_to_halve)
+              ? `${row.seeds_to_halve} seeds would halve it`
+              : "the items limit it: more seeds do not halve it"),
     ],
     ["By likelihood", known(row.option_rank) && `${number(row.option_rank)} %`, "options ranked instead of generated"],
     [
@@ -109,7 +110,7 @@ function figures(row) {
 }
 
 function notes(row) {
-  const found = [...(row.notes || []), row.stand_ins && "a data file was a stand-in for upstream's"].filter(Boolean);
+  const found = reasons(row);
   return found.length
     ? el(
         "ul",

@@ -100,14 +100,14 @@ function drawForest() {
           (row) => [
             GLYPHS[row.verdict] && el("span", { class: `glyph ${row.verdict}` }, GLYPHS[row.verdict] + " "),
             el("b", {}, signed(row.delta)),
-            row.partial && "*",
+            marked(row) && "*",
             el("small", {}, row.delta_interval ? span(row.delta_interval) : ""),
           ],
         )
       : el("p", { class: "empty" }, "Nothing here is compared with sft."),
   );
   $("forest-note").textContent = compared.length
-    ? `Line: 95 % interval${compared.some((row) => row.paired_seeds < 2) ? " (dashed: one seed, over items only)" : ""}. Filled mark: win or loss, hollow: tie or not tested.${band ? " Shaded: smaller than what could be detected." : ""}`
+    ? `Line: 95 % interval${compared.some((row) => row.paired_seeds < 2) ? " (dashed: one seed, over items only)" : ""}. Filled mark: win or loss, hollow: tie or not tested.${band ? ` Shaded: smaller than what ${SINGLE_TEST} finds four times in five.` : ""}`
     : "";
   const values = rows.flatMap((row) => [...row.seeds.map(([, value]) => value), ...(row.interval || [])]);
   const low = Math.max(0, Math.floor((Math.min(...values) - 2) / 5) * 5),
@@ -145,7 +145,7 @@ function drawForest() {
       ],
       (row) => [
         el("b", {}, number(row.accuracy)),
-        row.partial && "*",
+        marked(row) && "*",
         el("small", {}, known(row.std) ? `± ${number(row.std)} sd` : ""),
       ],
     ),

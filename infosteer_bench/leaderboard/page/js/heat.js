@@ -147,7 +147,7 @@ function drawHeat() {
           el("span", {}, el("span", { class: "glyph loss" }, "▼"), " loss"),
           el("span", {}, "± half width of the 95 % interval"),
           board.rows.some((row) => row.paired_seeds < 2) && el("span", {}, "(±) one seed: over items only"),
-          board.rows.some((row) => row.partial) && el("span", {}, "* partial"),
+          board.rows.some(marked) && el("span", {}, MARKED),
         ].filter(Boolean)
       : []),
     ...(columns.some((task) => doubtful.has(task))
@@ -182,7 +182,7 @@ function heatCell(row, largest) {
       { class: "value" },
       GLYPHS[row.verdict] ? el("span", { class: "glyph" }, GLYPHS[row.verdict]) : null,
       signed(gap(row), 1),
-      measured(row) && row.partial && "*",
+      measured(row) && marked(row) && "*",
     ),
     half !== undefined && el("span", { class: "half" }, itemsOnly ? `(±${number(half, 1)})` : `±${number(half, 1)}`),
   );
@@ -201,5 +201,6 @@ function describe(row) {
   if (row.delta_interval) parts.push(`95 % interval ${span(row.delta_interval)}`);
   if (row.verdict) parts.push(row.verdict);
   if (row.partial) parts.push("partial");
+  if (row.stand_ins) parts.push("on stand-in data");
   return parts.join(", ");
 }

@@ -49,8 +49,8 @@ function startAbout() {
           {},
           `against sft in ${plural(tasks, "test")}, one per task, on ${plural(one.models, "model")}; `,
           known(one.detectable)
-            ? `in half of them nothing below ${number(one.detectable, 1)} points could be told from luck`
-            : "in half of them no difference could be told from luck",
+            ? `in half of them ${SINGLE_TEST} finds a true difference four times in five only from ${number(one.detectable, 1)} points on`
+            : `in half of them ${SINGLE_TEST} finds no difference, however large, four times in five`,
         ),
       );
     }),

@@ -53,8 +53,8 @@ function startMechanism() {
       plainTable(
         ["model", "mix", "checkpoints", "Spearman (95 % interval)", "Pearson (95 % interval)"],
         found.map((one) => [
-          one.model === "all" ? "all models and mixes" : one.model,
-          one.mix === "all" ? "" : one.mix,
+          one.model === null ? "all models and mixes" : one.model,
+          one.mix || "",
           String(one.n),
           coefficient(one, "spearman"),
           coefficient(one, "pearson"),

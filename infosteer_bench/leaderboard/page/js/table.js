@@ -29,7 +29,7 @@ const COLUMNS = [
     value: (row) => row.accuracy,
     show: (row) => [
       el("b", {}, number(row.accuracy)),
-      row.partial && el("span", { title: (row.notes || []).join("; ") }, "*"),
+      marked(row) && el("span", { title: reasons(row).join("; ") }, "*"),
       known(row.std) && el("small", {}, `± ${number(row.std)}`),
       row.interval && el("small", { class: "below" }, span(row.interval, 1)),
     ],

@@ -254,18 +254,23 @@ def test_mixes_that_share_a_task_have_a_line_each(watch: Any, tmp_path: Path):
         for place, (task, of_mean) in enumerate([*((task, ()) for task in tasks), ("mean:all", tasks)])
     ]
     page = watch(write_page(tmp_path, rows))
-    assert page.locator("#heat tbody tr:not(.model) th small").all_inner_texts() == ["on a", "on b"]
+    expect(page.locator("#heat tbody tr:not(.model) th small")).to_have_text(["on a", "on b"])
     page.get_by_role("button", name=re.compile("infosteer-lora, mean all:")).first.click()
-    parts = page.get_by_role("dialog").locator("table", has_text="verdict").locator("tbody tr").all_inner_texts()
-    assert [text.split() for text in parts] == [["boolq", "40.00", "+1.50"], ["piqa", "41.00", "+1.50"]]
+    parts = page.get_by_role("dialog").locator("table", has_text="verdict").locator("tbody tr")
+    expect(parts).to_have_count(2)
+    assert [text.split() for text in parts.all_inner_texts()] == [
+        ["boolq", "40.00", "+1.50"],
+        ["piqa", "41.00", "+1.50"],
+    ]
 
 
 def test_an_sft_row_that_was_not_run_is_no_reference(watch: Any, tmp_path: Path):
     rows = [row_of("base", "", "boolq", 40), row_of("sft", "a", "boolq", None), row_of("sft", "b", "boolq", 50)]
     page = watch(write_page(tmp_path, rows))
     page.get_by_role("button", name="m, base, boolq: open").click()
-    texts = page.get_by_role("dialog").locator("tbody tr").all_inner_texts()
-    assert [text.split() for text in texts] == [["0", "40.00", "50.00", f"{MINUS}10.00"]]
+    texts = page.get_by_role("dialog").locator("tbody tr")
+    expect(texts).to_have_count(1)
+    assert [text.split() for text in texts.all_inner_texts()] == [["0", "40.00", "50.00", f"{MINUS}10.00"]]
 
 
 def test_numbers_on_stand_in_data_are_marked(watch: Any, tmp_path: Path):

@@ -27,6 +27,7 @@ class Found:
     false_wins: float
     false_verdicts: float
     family_false_wins: float
+    family_false_wins_by_p_value: float
     found_at_detectable: float
     wins_at_detectable_holm: float
     power: dict[float, float]
@@ -47,21 +48,24 @@ def simulate(*, experiments: int, seeds: int, items: int, seed_sd: float, seed: 
 
     false_wins, false_verdicts: of one test, before Holm's correction; the latter are wins and losses.
     found_at_detectable: how often the effect that one experiment calls detectable is found by the next experiment.
-    family_false_wins: how often at least one of `family` comparisons is called a win after Holm's correction.
+    family_false_wins: how often at least one of `family` comparisons is called a win after Holm's correction;
+    _by_p_value: if it were given the p-values that belong to the intervals.
     """
     generator = np.random.default_rng(seed)
     found = [compare([one]) for one in _draws(generator, experiments, seeds, items, seed_sd)]
     again = [*found[1:], found[0]]
-    families = 0
+    families = {"p_generalized": 0, "p_value": 0}
     for _ in range(experiments):
         members = [compare([one]) for one in _draws(generator, family, seeds, items, seed_sd)]
-        corrected = holm([one.p_generalized for one in members])
-        families += any(p < 0.05 and one.mean > 0 for p, one in zip(corrected, members, strict=True))
+        for name in families:
+            corrected = holm([getattr(one, name) for one in members])
+            families[name] += any(p < 0.05 and one.mean > 0 for p, one in zip(corrected, members, strict=True))
     return Found(
         coverage=sum(one.low <= 0 <= one.high for one in found) / experiments,
         false_wins=sum(one.p_value < 0.05 and one.mean > 0 for one in found) / experiments,
         false_verdicts=sum(one.p_value < 0.05 for one in found) / experiments,
-        family_false_wins=families / experiments,
+        family_false_wins=families["p_generalized"] / experiments,
+        family_false_wins_by_p_value=families["p_value"] / experiments,
         wins_at_detectable_holm=sum(
             _wins_among(one, then, tests=family) for one, then in zip(found, again, strict=True)
         )

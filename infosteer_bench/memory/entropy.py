@@ -43,6 +43,19 @@ def key_entropy(k: Tensor, normalize: Normalize = "magnitude") -> Tensor:
     return _Entropy.apply(k, normalize)  # type: ignore[return-value]
 
 
+def with_entropy(
+    k: Tensor, normalize: Normalize = "magnitude", *, measure: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """k and its `key_entropy`, so that the gradients of both come back in one pass over k.
+
+    What follows must be computed from the k returned. measure=False is for the second run of gradient checkpointing: it
+    holds k for backward as the first run did, and spares the entropy, which is None.
+    """
+    if torch.compiler.is_compiling():  # what is not measured here would not be held either
+        return k, torch.ops.infosteer.key_entropy(k, normalize)[0]
+    return _WithEntropy.apply(k, normalize, measure)  # type: ignore[return-value]
+
+
 def key_entropy_reference(k: Tensor, normalize: Normalize = "magnitude") -> Tensor:
     """The same by plain autograd, straight from the definition with 0 log 0 = 0; slow, for tests and `profile`."""
     wider = k.to(wide(k))
@@ -98,20 +111,29 @@ def _value(normalize: str) -> RowFunction:
 
 @functools.cache
 def _slope(normalize: str) -> RowFunction:
-    """rows (n, F), and per row (n, 1) centre, total, incoming gradient g -> g dH/dk (n, F) in the dtype of rows."""
+    """rows (n, F), per row (n, 1) centre, total, incoming gradient g -> g dH/dk (n, F) in the dtype of rows.
 
-    def softmax(rows: Tensor, centre: Tensor, total: Tensor, grad: Tensor) -> tuple[Tensor]:
+    One more argument (n, F) is what that is added to.
+    """
+
+    def softmax(rows: Tensor, centre: Tensor, total: Tensor, grad: Tensor, *onto: Tensor) -> tuple[Tensor]:
         k = own(rows)
-        return (k.sub(total).exp_().mul_(k.sub_(centre)).mul_(-grad).to(rows.dtype),)
+        slope = k.sub(total).exp_().mul_(k.sub_(centre)).mul_(-grad)
+        return (_added(slope, *onto).to(rows.dtype),)
 
-    def weights(rows: Tensor, centre: Tensor, total: Tensor, grad: Tensor) -> tuple[Tensor]:
+    def weights(rows: Tensor, centre: Tensor, total: Tensor, grad: Tensor, *onto: Tensor) -> tuple[Tensor]:
         k = own(rows).relu_() if normalize == "positive" else own(rows)
         scale = torch.where(total == 0, 0.0, -grad / total)
         # sign(0) = 0 gives the defined gradient 0 at a_i = 0
         relative = k.abs().div_(_mean(total, k.shape[-1])).clamp_(min=TINY)
-        return (relative.log_().sub_(centre).mul_(scale).mul_(k.sign_()).to(rows.dtype),)
+        slope = relative.log_().sub_(centre).mul_(scale).mul_(k.sign_())
+        return (_added(slope, *onto).to(rows.dtype),)
 
     return softmax if normalize == "softmax" else weights
+
+
+def _added(slope: Tensor, onto: Tensor | None = None) -> Tensor:
+    return slope if onto is None else slope.add_(onto)
 
 
 def _measure(k: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
@@ -122,11 +144,11 @@ def _measure(k: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
     return entropy, torch.stack(kept, dim=-1)
 
 
-def _differentiate(k: Tensor, kept: Tensor, grad: Tensor, normalize: str) -> Tensor:
-    """The gradient in k's dtype, (..., F)."""
+def _differentiate(k: Tensor, kept: Tensor, grad: Tensor, normalize: str, onto: Tensor | None = None) -> Tensor:
+    """The gradient in k's dtype, (..., F), added to `onto`."""
     if kernels := kernels_for(k):
-        return kernels.slope(k, kept, grad, normalize)
-    return over_rows(_slope(normalize), k, kept[..., 0], kept[..., 1], grad)[0]
+        return kernels.slope(k, kept, grad, onto, normalize)
+    return over_rows(_slope(normalize), k, kept[..., 0], kept[..., 1], grad, *([] if onto is None else [onto]))[0]
 
 
 class _Entropy(torch.autograd.Function):
@@ -144,6 +166,29 @@ class _Entropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         k, kept = ctx.saved_tensors
         return _differentiate(k, kept, grad, ctx.normalize), None
+
+
+class _WithEntropy(torch.autograd.Function):
+    """k -> k and its entropy.
+
+    The two numbers per token stay with the first run, out of checkpointing's hands: they need no second one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, k: Tensor, normalize: str, measure: bool) -> tuple[Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(k)
+        ctx.normalize = normalize
+        entropy, ctx.kept = _measure(k, normalize) if measure else (None, None)
+        return k, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, onto: Tensor | None, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        (k,) = ctx.saved_tensors
+        if grad is None:
+            return onto, None, None
+        return _differentiate(k, ctx.kept, grad, ctx.normalize, onto), None, None
 
 
 @torch.library.custom_op("infosteer::key_entropy", mutates_args=())

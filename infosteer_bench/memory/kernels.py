@@ -64,17 +64,17 @@ def _works() -> bool:
 def entropy(k: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
     """k (..., F) -> entropy (...), and centre and total of every token for `slope`, (..., 2), both float32."""
     *tokens, width = k.shape
-    found = torch.empty(tokens, dtype=torch.float32, device=k.device)
-    kept = torch.empty((*tokens, 2), dtype=torch.float32, device=k.device)
+    found, kept = k.new_empty(tokens, dtype=torch.float32), k.new_empty((*tokens, 2), dtype=torch.float32)
     _launch(_entropy, k.contiguous(), found, kept, width=width, normalize=normalize, size=_SIZE, num_warps=4)
     return found, kept
 
 
-def slope(k: Tensor, kept: Tensor, grad: Tensor, normalize: str) -> Tensor:
-    """grad (...) times dH/dk, as k (..., F) in k's dtype."""
+def slope(k: Tensor, kept: Tensor, grad: Tensor, onto: Tensor | None, normalize: str) -> Tensor:
+    """grad (...) times dH/dk, as k (..., F) in k's dtype; added to `onto` (..., F) where that is given."""
     k, options = k.contiguous(), {"width": k.shape[-1], "normalize": normalize, "size": _SIZE, "num_warps": 4}
     result = torch.empty_like(k)
-    _launch(_slope, k, kept, grad.contiguous(), result, **options)
+    onto = None if onto is None else onto.contiguous()
+    _launch(_slope, k, kept, grad.contiguous(), onto, result, **options)
     return result
 
 
@@ -89,14 +89,16 @@ def lift(k: Tensor, n: int, alpha: float, *, keep_sign: bool) -> tuple[Tensor, T
     The bits, (..., ceil(F / 8)) uint8: bit j of byte b is set where key 8 b + j was replaced.
     """
     k, (*tokens, width) = k.contiguous(), k.shape
-    lifted, marks = torch.empty_like(k), torch.empty((*tokens, (width + 7) // 8), dtype=torch.uint8, device=k.device)
+    lifted, marks = torch.empty_like(k), k.new_empty((*tokens, (width + 7) // 8), dtype=torch.uint8)
+    warps = 4 if width <= 14_336 else 8 if width <= 28_672 else 16  # at most 56 words for each thread to hold
     _launch(
         *(_lift, k, lifted, marks, n, alpha),
         width=width,
         keep_sign=keep_sign,
-        chunks=-(-width // (2 * _SIZE)),
-        size=_SIZE,
-        num_warps=8,
+        chunks=-(-width // (256 * warps)),
+        size=128 * warps,
+        native=not INTERPRETED and _capability(k.device) >= (9, 0),
+        num_warps=warps,
     )
     return lifted, marks
 
@@ -117,6 +119,9 @@ def _launch(kernel: Any, k: Tensor, *arguments: Any, width: int, **options: Any)
             kernel[grid](k, *arguments, width=width, **options)
     else:
         kernel[grid](k, *arguments, width=width, **options)
+
+
+_capability = functools.cache(torch.cuda.get_device_capability)
 
 
 @triton.jit
@@ -185,8 +190,17 @@ def _entropy(k_ptr, entropy_ptr, kept_ptr, width: tl.constexpr, normalize: tl.co
 
 
 @triton.jit
-def _slope(k_ptr, kept_ptr, grad_ptr, result_ptr, width: tl.constexpr, normalize: tl.constexpr, size: tl.constexpr):
-    """One row: grad dH/dk by the second forms of `entropy`."""
+def _slope(
+    k_ptr,
+    kept_ptr,
+    grad_ptr,
+    onto_ptr,
+    result_ptr,
+    width: tl.constexpr,
+    normalize: tl.constexpr,
+    size: tl.constexpr,
+):
+    """One row: grad dH/dk by the second forms of `entropy`, and what it is added to."""
     row = tl.program_id(0).to(tl.int64)
     k_ptr += row * width
     result_ptr += row * width
@@ -206,16 +220,18 @@ def _slope(k_ptr, kept_ptr, grad_ptr, result_ptr, width: tl.constexpr, normalize
             result = (_log(tl.where(relative < TINY, TINY, relative)) - centre) * scale
             # the defined gradient 0 at a_i = 0; NaN stays NaN
             result = tl.where(weight == 0, 0.0 * scale, tl.where(k < 0, -result, result))
+        if onto_ptr is not None:
+            result += tl.load(onto_ptr + row * width + start + lane, there, other=0.0).to(tl.float32)
         tl.store(result_ptr + start + lane, result.to(result_ptr.dtype.element_ty), there)
 
 
-# Selection works on two bfloat16 coefficients at a time, as they lie in a 32-bit word. What is compared, a magnitude or
-# a place within the row, has 15 bits; the bit above each, HIGH, is the answer: after (HIGH | key) - limit it says
-# whether key >= limit, and nothing is borrowed from the neighbour.
+# Selection works on two bfloat16 coefficients at a time, as they lie in a 32-bit word. As whole numbers the bits of
+# magnitudes are in the order of the magnitudes, so the n-th smallest is found by trying numbers of 15 bits.
 
-HIGH = tl.constexpr(0x80008000)
-LOW = tl.constexpr(0x7FFF7FFF)
+LOW = tl.constexpr(0x7FFF7FFF)  # the magnitudes in a word; two NaN, which are below nothing
+SIGNS = tl.constexpr(0x80008000)
 TWICE = tl.constexpr(0x00010001)
+BEYOND = tl.constexpr(0x7F81)  # the bits after those of infinity
 
 
 @triton.jit(do_not_specialize=("n",))
@@ -229,8 +245,9 @@ def _lift(
     keep_sign: tl.constexpr,
     chunks: tl.constexpr,
     size: tl.constexpr,
+    native: tl.constexpr,
 ):
-    """One row, read into registers as keys; four words at a time, so that each thread writes whole bytes of marks."""
+    """One row, held in registers; four words at a time, so that each thread writes whole bytes of marks."""
     row = tl.program_id(0).to(tl.int64)
     words_ptr = k_ptr.to(tl.pointer_type(tl.uint32), bitcast=True) + row * (width // 2)
     lifted_ptr = lifted_ptr.to(tl.pointer_type(tl.uint32), bitcast=True) + row * (width // 2)
@@ -238,86 +255,119 @@ def _lift(
     byte = tl.arange(0, size // 4)
     place = tl.arange(0, 4)[None, :]
     lane = 4 * byte[:, None] + place
-    keys = ()
+    words = ()
     sums = tl.zeros([size // 4, 4], tl.float32)
     for chunk in tl.static_range(chunks):
-        there = chunk * size + lane < width // 2
-        pair = tl.load(words_ptr + chunk * size + lane, there, other=0) & LOW
-        sums += (pair << 16).to(tl.float32, bitcast=True) + (pair & 0xFFFF0000).to(tl.float32, bitcast=True)
-        keys += (tl.where(there, pair, LOW) | HIGH,)  # beyond the row: larger than any
-    mean = tl.sum(sums) / width
-    level = mean * alpha
-
-    slots: tl.constexpr = 2 * chunks * size
-    # in a row whose density is even near zero the n-th smallest lies near 2 n / F times the mean
-    guess = (mean * (2 * n / width)).to(tl.bfloat16).to(tl.uint16, bitcast=True).to(tl.int32)
-    cut = _nth_smallest(keys, n, guess, 5, slots).to(tl.uint32)
-    below = slots - _count_from(keys, cut)
-    cut_pair = cut * TWICE
-    last = tl.full([], 0x7FFF, tl.uint32)
-    if slots - _count_from(keys, cut + 1) > n:  # not all that equal the cut belong to the n: those that come first do
-        places = ()
-        for chunk in tl.static_range(chunks):
-            pair = (chunk * size + lane).to(tl.uint32) * 0x20002 + 0x10000
-            other = _halves((keys[chunk] ^ (cut_pair | HIGH)) + LOW)
-            places += (pair | other | HIGH,)
-        last = _nth_smallest(places, n - below, 1 << 14, 0, slots).to(tl.uint32)
-
-    new = level.to(tl.bfloat16).to(tl.uint16, bitcast=True).to(tl.uint32) * TWICE
+        words += (tl.load(words_ptr + chunk * size + lane, chunk * size + lane < width // 2, other=LOW),)
     for chunk in tl.static_range(chunks):
-        word = chunk * size + lane
-        there = word < width // 2
-        pair = word.to(tl.uint32) * 0x20002 + 0x10000
-        other = (keys[chunk] ^ (cut_pair | HIGH)) + LOW
-        chosen = (((keys[chunk] - cut_pair) ^ HIGH) | ((other ^ HIGH) & ((last * TWICE | HIGH) - pair))) & HIGH
-        old = tl.load(words_ptr + word, there, other=0)
-        sign = old & ((keys[chunk] & LOW) + LOW) & HIGH if keep_sign else 0  # that of a zero is +
-        lifted = old ^ ((old ^ new ^ sign) & _halves(chosen))
-        tl.store(lifted_ptr + word, lifted, there)
-        bits = ((chosen >> 15) | (chosen >> 30)) & 3
-        mark = tl.sum(tl.where(there, bits, 0) << (2 * place), 1)
-        tl.store(
-            marks_ptr + chunk * (size // 4) + byte, mark.to(tl.uint8), chunk * (size // 4) + byte < (width + 7) // 8
-        )
+        pair = tl.where(chunk * size + lane < width // 2, words[chunk], 0)
+        sums += tl.abs((pair << 16).to(tl.float32, bitcast=True))
+        sums += tl.abs((pair & 0xFFFF0000).to(tl.float32, bitcast=True))
+    mean = tl.sum(sums) / width
+
+    # of silu(g) u with normal g and u the n-th smallest lies near 0.6 n / F times the mean
+    guess = (mean * (0.6 * n / width)).to(tl.bfloat16).to(tl.uint16, bitcast=True).to(tl.int32)
+    cut, below, until = _nth_smallest(words, n, guess, 8, native)
+    end = tl.full([], width, tl.int32)
+    if until > n:  # not all that equal the cut belong to the n: those before this place
+        end = _place_after(words, cut, n - below, size, native)
+
+    level = (mean * alpha).to(tl.bfloat16).to(tl.uint16, bitcast=True).to(tl.uint32) * TWICE
+    for chunk in tl.static_range(chunks):
+        old = words[chunk]
+        key = 2 * (chunk * size + lane)
+        limits = (cut + (key < end)).to(tl.uint32) | ((cut + (key + 1 < end)).to(tl.uint32) << 16)
+        chosen = _below(old, limits, native)
+        new = level ^ (_negative(old, native) & SIGNS) if keep_sign else level
+        there = chunk * size + lane < width // 2
+        tl.store(lifted_ptr + chunk * size + lane, old ^ ((old ^ new) & chosen), there)
+        bits = (chosen & 1) | ((chosen >> 16) & 2)
+        mark = tl.sum(bits << (2 * place), 1)
+        known = chunk * (size // 4) + byte < (width + 7) // 8
+        tl.store(marks_ptr + chunk * (size // 4) + byte, mark.to(tl.uint8), known)
 
 
 @triton.jit
-def _nth_smallest(keys, n, guess, leaps: tl.constexpr, slots: tl.constexpr):
-    """The n-th smallest key: bisection, after at most `leaps` steps that take the count of keys below a bfloat16 for
-    proportional to it, and go 4 keys beyond so as to come from the other side next. Exact whatever they find."""
-    low = tl.full([], 0, tl.int32)  # fewer than n keys are below it
-    high = tl.full([], 1 << 15, tl.int32)  # at least n are below it
+def _nth_smallest(words, n, guess, leaps: tl.constexpr, native: tl.constexpr):
+    """Bits of the n-th smallest magnitude, how many are below it, and how many are not above it.
+
+    Bisection, after at most `leaps` steps that take the count of magnitudes below a number for proportional to it (bits
+    of a bfloat16 are 128 times its logarithm, nearly) and go 2 beyond, so as to come from the other side next. Exact
+    whatever they find.
+    """
+    low = tl.full([], 0, tl.int32)
+    high = tl.full([], BEYOND, tl.int32)
+    below_low = tl.full([], 0, tl.int32)  # always < n
+    below_high = tl.full([], 0x7FFF, tl.int32)  # always >= n
     trial = tl.full([], 0, tl.int32) + guess
     step = 0
     while high - low > 1:
         trial = tl.minimum(tl.maximum(trial, low + 1), high - 1)
-        below = slots - _count_from(keys, trial.to(tl.uint32))
-        low = tl.where(below < n, trial, low)
-        high = tl.where(below < n, high, trial)
-        ratio = n.to(tl.float32) / tl.maximum(below, 1).to(tl.float32)
-        leap = (tl.log2(ratio) * 128).to(tl.int32) + tl.where(below < n, 4, -4)
+        below = _count_below(words, trial, native)
+        few = below < n
+        low, below_low = tl.where(few, trial, low), tl.where(few, below, below_low)
+        high, below_high = tl.where(few, high, trial), tl.where(few, below_high, below)
+        leap = _bits(n) - _bits(tl.maximum(below, 1)) + tl.where(few, 2, -2)
         trial = tl.where(step < leaps, trial + leap, (low + high) // 2)
         step += 1
-    return low
+    return low, below_low, below_high
 
 
 @triton.jit
-def _count_from(keys, limit):
-    """How many keys are >= limit."""
-    answers = (keys[0] - limit * TWICE) & HIGH
-    for chunk in tl.static_range(1, len(keys)):  # type: ignore[reportGeneralTypeIssues]
-        answers |= ((keys[chunk] - limit * TWICE) & HIGH) >> chunk
-    # bits set, all 32 at once
-    answers = answers - ((answers >> 1) & 0x55555555)
-    answers = (answers & 0x33333333) + ((answers >> 2) & 0x33333333)
-    answers = (((answers + (answers >> 4)) & 0x0F0F0F0F) * 0x01010101) >> 24
-    return tl.sum(answers.to(tl.int32))
+def _place_after(words, cut, n, size: tl.constexpr, native: tl.constexpr):
+    """The place after the n-th key whose magnitude is `cut`: 1 more than how many places have fewer up to them."""
+    place = tl.full([], 1, tl.int32)
+    for chunk in tl.static_range(len(words)):  # type: ignore[reportGeneralTypeIssues]
+        equal = _below(words[chunk], (cut + 1).to(tl.uint32) * TWICE, native)
+        equal ^= _below(words[chunk], cut.to(tl.uint32) * TWICE, native)
+        second = (equal >> 31).to(tl.int32)
+        both = (equal & 1).to(tl.int32) + second
+        upto = tl.reshape(tl.cumsum(tl.reshape(both, [size])), both.shape)
+        place += tl.sum((upto - second < n).to(tl.int32) + (upto < n).to(tl.int32))
+        n -= tl.sum(both)
+    return place
 
 
 @triton.jit
-def _halves(answers):
-    """All 15 or 16 bits of a half where its HIGH bit is set."""
-    return ((answers >> 15) & TWICE) * 0xFFFF
+def _count_below(words, limit, native: tl.constexpr):
+    """How many magnitudes are below limit."""
+    limits = limit.to(tl.uint32) * TWICE
+    counts = tl.zeros(words[0].shape, tl.uint32)
+    for chunk in tl.static_range(len(words)):  # type: ignore[reportGeneralTypeIssues]
+        counts -= _below(words[chunk], limits, native)
+    # to take 0xFFFF from a half adds 1 to it; from the lower one it takes 1 from the upper too
+    both = tl.sum(counts.to(tl.int32, bitcast=True))
+    return (both >> 16) + 2 * (both & 0xFFFF)
+
+
+@triton.jit
+def _below(words, limits, native: tl.constexpr):
+    """0xFFFF in each half whose magnitude is below that of limits."""
+    if native:
+        return tl.inline_asm_elementwise(
+            "{ .reg .b32 a; abs.bf16x2 a, $1; set.lt.u32.bf16x2 $0, a, $2; }",
+            *("=r,r,r", [words, limits], tl.uint32),
+            is_pure=True,
+            pack=1,
+        )
+    # the sign's bit of the difference says it, and nothing is borrowed from the neighbour
+    return ((((words | SIGNS) - limits) >> 15) & TWICE ^ TWICE) * 0xFFFF
+
+
+@triton.jit
+def _negative(words, native: tl.constexpr):
+    """0xFFFF in each half that is below zero; -0 is not."""
+    if native:
+        return tl.inline_asm_elementwise(
+            "set.lt.u32.bf16x2 $0, $1, $2;", "=r,r,r", [words, tl.zeros_like(words)], tl.uint32, is_pure=True, pack=1
+        )
+    return ((words & ((words & LOW) + LOW)) >> 15 & TWICE) * 0xFFFF
+
+
+@triton.jit
+def _bits(number):
+    """Those of a whole number as bfloat16, cut off."""
+    return number.to(tl.float32).to(tl.int32, bitcast=True) >> 16
 
 
 @triton.jit

@@ -36,11 +36,12 @@ def own(block: Tensor) -> Tensor:
 def over_rows(function: RowFunction, k: Tensor, *per_row: Tensor) -> tuple[Tensor, ...]:
     """`function(rows of k (n, F), the same rows (n, 1) of each per_row)`, over all rows and put together.
 
-    k: (..., F). per_row: tensors of shape (...). function: pure; its results are (n,)
-    or (n, F), and come back as (...) or (..., F).
+    k: (..., F). per_row: tensors of shape (...), or (..., F), of which function gets (n, F). function: pure; its
+    results are (n,) or (n, F), and come back as (...) or (..., F).
     """
     width, leading = k.shape[-1], k.shape[:-1]
-    flat, rows = k.detach().reshape(-1, width), [values.reshape(-1, 1) for values in per_row]
+    flat = k.detach().reshape(-1, width)
+    rows = [values.reshape(-1, width if values.dim() == k.dim() else 1) for values in per_row]
     if k.device.type == "cpu" and flat.numel() > BLOCK:
         parts = [function(*block) for block in blocks(flat, *rows)]
         results = tuple(torch.cat(column) for column in zip(*parts, strict=True))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 Read = Callable[[Tensor, int], Tensor]
 Edit = Callable[[Tensor, int], Tensor]
+Both = Callable[[Tensor, int, bool], tuple[Tensor, Tensor | None]]
 
 
 class TapError(RuntimeError):
@@ -39,9 +40,11 @@ class Tap:
     layers: layer index -> the module whose first input is k (B, T, F).
     read: called with k and the layer's index before any edit; its result is kept per layer.
     edit: called with k and the layer's index; what it returns takes k's place.
+    both: a reading and an edit by one operation, instead of the two: called with k, the layer's index, and whether the
+        reading counts; where it does not, because checkpointing runs the layer again, it may be None.
     first: see k before taps that are already there, so that a monitor reads what the model computed.
 
-    What `read` or `edit` raises comes out of the forward (or of a recomputing backward) as TapError.
+    What `read`, `edit` or `both` raises comes out of the forward (or of a recomputing backward) as TapError.
     """
 
     def __init__(
@@ -51,9 +54,11 @@ class Tap:
         layers: Mapping[int, nn.Module],
         read: Read | None = None,
         edit: Edit | None = None,
+        both: Both | None = None,
         first: bool = False,
     ) -> None:
-        self.root, self.layers, self.read, self.edit, self.first = root, dict(layers), read, edit, first
+        self.root, self.layers, self.first = root, dict(layers), first
+        self.read, self.edit, self.both = read, edit, both
         self.readings: dict[int, Tensor] = {}
         self.invocations = 0
         self._recording = False
@@ -104,6 +109,11 @@ class Tap:
             self.invocations += 1
             k = args[0]
             try:
+                if self.both is not None:
+                    k, reading = self.both(k, index, self._recording)
+                    if self._recording and reading is not None:
+                        self.readings[index] = reading
+                    return (k, *args[1:])
                 if self.read is not None:
                     reading = self.read(k, index)
                     if self._recording:

@@ -57,20 +57,20 @@ class InfoSteerRegularization(Method):
     @contextlib.contextmanager
     def attach(self, model: PreTrainedModel, family: Family) -> Iterator[Any]:  # noqa: ARG002
         """Read every chosen layer's key coefficients; yields the tap."""
-        from infosteer_bench.memory.entropy import key_entropy, pooled_magnitudes
+        from infosteer_bench.memory.entropy import pooled_magnitudes, with_entropy
         from infosteer_bench.memory.layers import select_layers
         from infosteer_bench.memory.tap import Tap
 
         config = self.config
 
-        def read(k: Tensor, layer: int) -> Tensor:  # noqa: ARG001
+        def read(k: Tensor, layer: int, counts: bool) -> tuple[Tensor, Tensor | None]:  # noqa: ARG001
             if config.average == "before":
-                return pooled_magnitudes(k, self._mask)
-            return key_entropy(k, config.normalize)
+                return k, pooled_magnitudes(k, self._mask)
+            return with_entropy(k, config.normalize, measure=counts)
 
         modules = ffn_layers(model)
         chosen = {index: modules[index] for index in select_layers(config.layers, len(modules))}
-        with Tap(root=decoder(model), layers=chosen, read=read) as tap:
+        with Tap(root=decoder(model), layers=chosen, both=read) as tap:
             self._tap = tap
             yield tap
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from infosteer_bench.memory.entropy import key_entropy
+from infosteer_bench.memory.entropy import key_entropy, with_entropy
 from infosteer_bench.memory.intervention import lift_smallest
 from infosteer_bench.memory.rows import kernels_for
 from infosteer_bench.methods import METHODS
@@ -43,6 +43,8 @@ def drawn(kind: str, width: int) -> torch.Tensor:
     elif kind == "zeros":  # of both signs, and whole rows of them
         k = torch.where(torch.rand(k.shape, generator=torch.Generator().manual_seed(1)) < 0.5, k.sign() * 0.0, k)
         k[0] = 0.0
+    elif kind == "tiny":  # subnormal, most of them
+        k = 1e-39 * k
     elif kind == "equal":
         k = torch.ones_like(k)
     elif kind == "one-hot":
@@ -60,7 +62,7 @@ def test_the_kernels_are_what_runs():
 
 @pytest.mark.parametrize("alpha", [1.0, -2.0])
 @pytest.mark.parametrize("keep_sign", [True, False])
-@pytest.mark.parametrize("kind", ["gated", "ties", "zeros", "equal", "one-hot"])
+@pytest.mark.parametrize("kind", ["gated", "ties", "zeros", "tiny", "equal", "one-hot"])
 @pytest.mark.parametrize("width", [2, 34, 162, 2050, 8960, 9216, 18_944, 32_766])
 def test_the_lift_is_that_of_a_stable_sort(width, kind, keep_sign, alpha):
     k = drawn(kind, width)
@@ -73,7 +75,7 @@ def test_the_lift_is_that_of_a_stable_sort(width, kind, keep_sign, alpha):
         lifted = lift_smallest(there, n=n, alpha=alpha, keep_sign=keep_sign)
         assert lifted.dtype == k.dtype
         assert torch.equal(lifted.detach().cpu()[~replaced], k[~replaced]), "what is not replaced keeps its bits"
-        torch.testing.assert_close(lifted.detach().cpu().double(), expected, rtol=2**-8, atol=0)
+        torch.testing.assert_close(lifted.detach().cpu().double(), expected, rtol=2**-8, atol=2**-133)
         grad = gated(*k.shape, seed=2).bfloat16()
         lifted.backward(grad.cuda())
         assert there.grad is not None
@@ -105,6 +107,23 @@ def test_entropy_at_the_edges(normalize):
     assert here.grad is not None
     assert there.grad is not None
     torch.testing.assert_close(there.grad.cpu()[:3], here.grad[:3], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("normalize", ["magnitude", "positive", "softmax"])
+def test_the_gradients_of_k_and_its_entropy_arrive_together(normalize, dtype):
+    k, onto = (gated(3, 7, 8960, seed=seed).to(dtype) for seed in (0, 1))
+    weights = 1000 * torch.rand(3, 7)  # so that both have a say
+    found = []
+    for device in ("cpu", "cuda"):
+        there = k.to(device, copy=True).requires_grad_()
+        same, entropy = with_entropy(there, normalize)
+        assert torch.equal(same.cpu(), k)
+        ((same * onto.to(device)).float().sum() + (entropy * weights.to(device)).sum()).backward()
+        found.append((entropy.detach().cpu(), there.grad.cpu()))
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=tolerance, atol=tolerance)
 
 
 def test_the_same_numbers_in_every_run():

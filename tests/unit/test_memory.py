@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from infosteer_bench.memory.entropy import key_entropy, key_entropy_reference, pooled_magnitudes
+from infosteer_bench.memory.entropy import key_entropy, key_entropy_reference, pooled_magnitudes, with_entropy
 from infosteer_bench.memory.intervention import lift_smallest, lifted_count
 from infosteer_bench.memory.layers import select_layers
 from infosteer_bench.memory.selection import smallest_indices
@@ -51,6 +51,25 @@ def test_entropy_gradient_equals_autograd_of_the_definition(seed, tokens, width,
 def test_entropy_gradcheck(normalize, shape):
     k = draw(3, *shape, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda k: key_entropy(k, normalize), (k,))
+
+
+@pytest.mark.parametrize("normalize", ["magnitude", "softmax", "positive"])
+@pytest.mark.parametrize("shape", [(2, 3, 7), (1, 1), (5, 1, 64), (3, 300_000)])
+def test_with_entropy_is_k_and_its_entropy(normalize, shape):
+    """Values and gradients of the two apart, whichever of them is asked for; 300,000: more than one block of rows."""
+    k = draw(4, *shape, dtype=torch.float64)
+    onto, weights = draw(5, *shape, dtype=torch.float64), draw(6, *shape[:-1], dtype=torch.float64)
+    apart, joint = k.clone().requires_grad_(), k.clone().requires_grad_()
+    same, entropy = with_entropy(joint, normalize)
+    assert torch.equal(same, k)
+    assert torch.equal(entropy, key_entropy(k, normalize))
+    for a, b in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0)):
+        terms = [a * (same * onto).sum()] * bool(a) + [b * (entropy * weights).sum()] * bool(b)
+        expected = a * (apart * onto).sum() + b * (key_entropy(apart, normalize) * weights).sum()
+        found = torch.autograd.grad(sum(terms), joint, retain_graph=True)
+        torch.testing.assert_close(found, torch.autograd.grad(expected, apart), rtol=1e-12, atol=1e-12)
+    if k.numel() < 100:
+        assert torch.autograd.gradcheck(lambda k: with_entropy(k, normalize), (joint,))
 
 
 def test_entropy_bfloat16_close_to_float32():
@@ -208,6 +227,29 @@ def test_tap_counts_once_under_gradient_checkpointing(first):
             assert tap.invocations == (6 if checkpointed else 3)
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, recomputed in zip(*gradients, strict=True):
+        assert torch.equal(plain, recomputed)
+
+
+def test_checkpointing_measures_once_where_tap_says_so():
+    """`both` and `with_entropy`: the second run holds k and computes nothing; the gradients are those of `read`."""
+    gradients, measured = [], []
+
+    def both(k, layer, counts):
+        measured.append(counts)
+        found = with_entropy(k, measure=counts)
+        assert (found[1] is None) == (not counts)
+        return found
+
+    for checkpointed, how in ((False, {"read": entropy}), (False, {"both": both}), (True, {"both": both})):
+        model = Stack(checkpointed)
+        layers = {index: layer.down_proj for index, layer in enumerate(model.layers)}
+        with Tap(root=model, layers=layers, **how) as tap:
+            out = model(draw(1, 2, 5, 4))
+            (out.sum() + sum(reading.sum() for reading in tap.take().values())).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert measured == [True] * 3 + [True] * 3 + [False] * 3
+    for read, plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, read)
         assert torch.equal(plain, recomputed)
 
 

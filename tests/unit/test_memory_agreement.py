@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from infosteer_bench.memory.entropy import Normalize, key_entropy, key_entropy_reference
+from infosteer_bench.memory.entropy import Normalize, key_entropy, key_entropy_reference, with_entropy
 from infosteer_bench.memory.intervention import lift_smallest
 from infosteer_bench.memory.tap import Tap, token_mean
 from infosteer_bench.methods import METHODS
@@ -34,7 +34,11 @@ def close(ours: Tensor, truth: Tensor, tolerance: float, *, unit: float) -> None
 def compare(k: Tensor, mask: Tensor, normalize: Normalize) -> None:
     """Masked mean and its gradient, against autograd of the definition in float64."""
     ours, truth = k.detach().clone().requires_grad_(), k.detach().double().requires_grad_()
-    value, expected = token_mean(key_entropy(ours, normalize), mask), token_mean(_defined(truth, normalize), mask)
+    same, entropy = with_entropy(ours, normalize)
+    assert torch.equal(same, k)
+    assert entropy is not None
+    assert torch.equal(entropy, key_entropy(k, normalize))
+    value, expected = token_mean(entropy, mask), token_mean(_defined(truth, normalize), mask)
     value.backward()
     expected.backward()
     assert ours.grad is not None

@@ -64,8 +64,11 @@ def test_entropy_and_its_gradient(shape, kind, normalize, dtype):
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
     assert k.grad is not None
     scale = max(float(k.grad.abs().max()), 0.1 / max(float(k.detach().abs().max()), 1e-3))
-    slope = kernels.slope(k.detach(), kept, weights, normalize)
+    slope = kernels.slope(k.detach(), kept, weights, None, normalize)
     torch.testing.assert_close(slope, k.grad, rtol=tolerance, atol=tolerance * scale)
+    onto = k.detach() * scale
+    both = kernels.slope(k.detach(), kept, weights, onto, normalize)
+    torch.testing.assert_close(both, k.grad + onto, rtol=tolerance, atol=tolerance * scale)
 
 
 @interpreted

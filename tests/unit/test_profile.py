@@ -49,7 +49,7 @@ def bench() -> Bench:
     return Bench(shape_config("mini-llama", 2), Setting("mini-llama", 2, batch_size=2, tokens=24))
 
 
-def test_saved_bytes_are_those_of_autograd(bench):
+def test_saved_bytes_are_those_of_autograd(bench, monkeypatch):
     """sft keeps k for down_proj, so reading it adds two float32 numbers per token, layer and nothing else that grows
     with F; a naive entropy keeps several tensors of k's size."""
     from infosteer_bench.memory import entropy
@@ -60,12 +60,8 @@ def test_saved_bytes_are_those_of_autograd(bench):
     tokens, layers = 2 * 24, 2
     per_token = (bench.saved_bytes(method) - plain) / (tokens * layers)
     assert 8 <= per_token <= 8 + 32
-    fast = entropy.key_entropy
-    try:
-        entropy.key_entropy = key_entropy_reference
-        naive = bench.saved_bytes(method) - plain
-    finally:
-        entropy.key_entropy = fast
+    monkeypatch.setattr(entropy, "with_entropy", lambda k, normalize, **_: (k, key_entropy_reference(k, normalize)))
+    naive = bench.saved_bytes(method) - plain
     assert naive > tokens * layers * bench.ffn_width * 4
 
 

@@ -42,12 +42,22 @@ def over_rows(function: RowFunction, k: Tensor, *per_row: Tensor) -> tuple[Tenso
     width, leading = k.shape[-1], k.shape[:-1]
     flat = k.detach().reshape(-1, width)
     rows = [values.reshape(-1, width if values.dim() == k.dim() else 1) for values in per_row]
-    if k.device.type == "cpu" and flat.numel() > BLOCK:
-        parts = [function(*block) for block in blocks(flat, *rows)]
-        results = tuple(torch.cat(column) for column in zip(*parts, strict=True))
-    else:
-        results = function(flat, *rows)
+    in_blocks = k.device.type == "cpu" and flat.numel() > BLOCK
+    results = _by_blocks(function, flat, *rows) if in_blocks else function(flat, *rows)
     return tuple(result.view((*leading, *result.shape[1:])) for result in results)
+
+
+def _by_blocks(function: RowFunction, flat: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
+    """Each block's results are written where they belong at once: fresh memory costs more than the copy."""
+    results: tuple[Tensor, ...] = ()
+    done = 0
+    for block in blocks(flat, *rows):
+        parts = function(*block)
+        results = results or tuple(part.new_empty((len(flat), *part.shape[1:])) for part in parts)
+        for result, part in zip(results, parts, strict=True):
+            result[done : done + len(part)] = part
+        done += len(block[0])
+    return results
 
 
 def kernels_for(k: Tensor) -> Any:

@@ -217,6 +217,7 @@ def knowledge(root: Path) -> str:
 def costs() -> str:
     """What `profile train` measured, from the files that are kept."""
     rows: list[list[str]] = []
+    notes: list[str] = []
     for file in sorted((MEASURED / "train").glob("*.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
         setting = found["setting"]
@@ -224,6 +225,8 @@ def costs() -> str:
             f"{found['device']}; {setting['shape']}, {setting['n_layers']} layers, "
             f"{setting['batch_size']} x {setting['tokens']} tokens, {setting['precision']}"
         )
+        if "note" in found:
+            notes += ["", f"{where}: {found['note']}."]
         for name, row in found["methods"].items():
             if name == "sft":
                 continue
@@ -239,7 +242,7 @@ def costs() -> str:
         "peak memory x sft",
         "saved tensors +",
     ]
-    return _text_table(header, rows)
+    return "\n".join([_text_table(header, rows), *notes])
 
 
 def serving() -> str:

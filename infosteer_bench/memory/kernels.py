@@ -1,23 +1,26 @@
 """Triton kernels for a CUDA GPU: one program per token, each row of k read from memory once (entropy: then from cache).
 
-Three passes over rows of k (N, F): the entropy with two numbers for its gradient, that gradient, and the row with its n
-smallest coefficients lifted. The definitions are those of `entropy`, `selection` and `intervention`; the tests compare.
-Arithmetic is float32 and no sum is in an order of chance: the same numbers in every run.
+Three passes over rows of k (N, F): the entropy with two numbers for its gradient; that gradient, alone or added to
+another; and the row with its n smallest coefficients lifted. The definitions are those of `entropy`, `selection` and
+`intervention`; the tests compare. Arithmetic is float32 and no sum is in an order of chance: the same numbers in every
+run.
 
 Chosen by measurement on an NVIDIA H200 (torch 2.11, triton 3.6; microseconds, median of `triton.testing.do_bench`, k
 bfloat16, F = 8960, n = 90; forward and gradient, for the lift the selection by `topk` inside it in brackets):
 
     tokens                         1,024                8,192
     copying k                         14                   74
-    entropy here                 15 + 17              57 + 78
+    entropy here                 15 + 17              58 + 79
+    its gradient onto another     -   23               - 113
     entropy by torch.compile     42 + 59            210 + 321
     entropy, plain torch       194 + 257        1,280 + 1,745
-    lift here                    43 + 16             246 + 81
+    lift here                    25 + 16             114 + 81
     lift, plain torch          313 (240)        1,727 (1,515)
 
-With `tl.log`, which is more exact than needed, the entropy takes 21 + 20 and 95 + 98. Dispatched as an operator of
-torch, the entropy and its gradient take 70 microseconds of the processor more than as a function of autograd, which is
-therefore what models get that are not compiled. Whole steps: `profile train`.
+The lift with 8 or 16 warps for a row takes 129 or 206 (8,192 tokens); comparing whole numbers, as it must before compute
+capability 9.0, 186 with 8 warps. With `tl.log`, which is more exact than needed, the entropy takes 21 + 20 and 95 + 98.
+Dispatched as an operator of torch, the entropy and its gradient take 70 microseconds of the processor more than as a
+function of autograd, which is therefore what models get that are not compiled. Whole steps: `profile train`.
 
 Needs triton and a C compiler, which its launcher is built with; `usable` says whether they are here. Without them the
 paths of other devices serve, slower.

@@ -29,6 +29,7 @@ from infosteer_bench.methods import METHODS
 from infosteer_bench.methods.base import Method
 from infosteer_bench.models.families import decoder, family_of
 from infosteer_bench.profiling.shapes import shape_config
+from infosteer_bench.provenance import commit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -266,6 +267,7 @@ def _report(
         }
     return {
         "profile": "train",
+        **commit(),
         "setting": {
             **asdict(setting),
             "precision": bench.precision,

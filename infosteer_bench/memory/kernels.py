@@ -17,10 +17,10 @@ bfloat16, F = 8960, n = 90; forward and gradient, for the lift the selection by 
     lift here                    25 + 16             114 + 81
     lift, plain torch          313 (240)        1,727 (1,515)
 
-The lift with 8 or 16 warps for a row takes 129 or 206 (8,192 tokens); comparing whole numbers, as it must before compute
-capability 9.0, 186 with 8 warps. With `tl.log`, which is more exact than needed, the entropy takes 21 + 20 and 95 + 98.
-Dispatched as an operator of torch, the entropy and its gradient take 70 microseconds of the processor more than as a
-function of autograd, which is therefore what models get that are not compiled. Whole steps: `profile train`.
+With 8 or 16 warps for a row the lift takes 129 or 206 (8,192 tokens); comparing whole numbers, as it must before
+compute capability 9.0, 186 with 8. With `tl.log`, which is more exact than needed, the entropy takes 21 + 20 and
+95 + 98. Dispatched as an operator of torch, the entropy and its gradient take 70 microseconds of the processor more
+than as a function of autograd, which is therefore what models get that are not compiled. Whole steps: `profile train`.
 
 Needs triton and a C compiler, which its launcher is built with; `usable` says whether they are here. Without them the
 paths of other devices serve, slower.

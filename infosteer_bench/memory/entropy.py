@@ -49,7 +49,8 @@ def with_entropy(
     """k and its `key_entropy`, so that the gradients of both come back in one pass over k.
 
     What follows must be computed from the k returned. measure=False is for the second run of gradient checkpointing: it
-    holds k for backward as the first run did, and spares the entropy, which is None.
+    holds k for backward as the first run did, and spares the entropy, which is None. Under torch.compile the gradients
+    arrive apart, and the entropy is there in every run.
     """
     if torch.compiler.is_compiling():  # what is not measured here would not be held either
         return k, torch.ops.infosteer.key_entropy(k, normalize)[0]
@@ -185,9 +186,9 @@ class _WithEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, onto: Tensor | None, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        (k,) = ctx.saved_tensors
         if grad is None:
             return onto, None, None
+        (k,) = ctx.saved_tensors
         return _differentiate(k, ctx.kept, grad, ctx.normalize, onto), None, None
 
 

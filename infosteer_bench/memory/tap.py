@@ -5,9 +5,9 @@
         tap.take()[3]            # what read(k, 3) returned in this forward
         tap.invocations          # how often any hook ran, for tests and records
 
-Gradient checkpointing runs a decoder layer a second time inside backward. The second run must execute the same
-operations (the graph is rebuilt from them) but must not be counted again, so readings are kept only between the
-start of the root's forward and `take()`. Reentrant checkpointing runs the first forward without a graph, which
+Gradient checkpointing runs a decoder layer a second time inside backward. The second run must hold the same tensors for
+backward, in the same order, but must not be counted again, so readings are kept only between the start of the root's
+forward and `take()`. Reentrant checkpointing runs the first forward without a graph, which
 would silently lose the gradient of every reading: the trainer never uses it.
 
 A model compiled by torch.compile is traced with the hooks that it has; by default later changes of hooks go unnoticed,
@@ -44,7 +44,8 @@ class Tap:
         reading counts; where it does not, because checkpointing runs the layer again, it may be None.
     first: see k before taps that are already there, so that a monitor reads what the model computed.
 
-    What `read`, `edit` or `both` raises comes out of the forward (or of a recomputing backward) as TapError.
+    Raises ValueError for `both` beside another. What `read`, `edit` or `both` raises comes out of the forward (or of a
+    recomputing backward) as TapError.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Tap:
         both: Both | None = None,
         first: bool = False,
     ) -> None:
+        if both is not None and (read is not None or edit is not None):
+            raise ValueError("a tap takes `both`, or `read` and `edit`")
         self.root, self.layers, self.first = root, dict(layers), first
         self.read, self.edit, self.both = read, edit, both
         self.readings: dict[int, Tensor] = {}

@@ -90,6 +90,8 @@ def test_views_and_expanded_gradients(dtype):
         ours, copy = k.detach().requires_grad_(), k.detach().contiguous().requires_grad_()
         for one in (ours, copy):
             (key_entropy(one).sum() + lift_smallest(one, n=5, alpha=1.0).float().sum()).backward()
+            same, entropy = with_entropy(one)
+            (same.float().sum() + entropy.sum()).backward()
         assert ours.grad is not None
         assert copy.grad is not None
         assert torch.equal(ours.grad, copy.grad)

@@ -253,6 +253,22 @@ def test_checkpointing_measures_once_where_tap_says_so():
         assert torch.equal(plain, recomputed)
 
 
+def test_a_tap_takes_both_or_each():
+    model = Stack(False)
+    with pytest.raises(ValueError, match="takes `both`, or"):
+        Tap(root=model, layers={}, edit=zeros, both=lambda k, layer, counts: (k, None))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 6), (6,)])
+def test_with_entropy_takes_views_and_expanded_gradients(shape):
+    k = draw(7, *shape, 2, dtype=torch.float64)[..., 0]
+    ours, apart = k.detach().requires_grad_(), k.detach().clone().requires_grad_()
+    same, entropy = with_entropy(ours)
+    (same.sum() + entropy.sum()).backward()
+    (apart.sum() + key_entropy(apart).sum()).backward()
+    torch.testing.assert_close(ours.grad, apart.grad, rtol=1e-12, atol=1e-12)
+
+
 def test_tap_leaves_nothing_behind_even_after_an_exception():
     model = Stack(False)
     layers = {0: model.layers[0].down_proj}

@@ -68,6 +68,8 @@ def _batch(worker: Worker, jobs: list[Job], found: Survey, storage: Storage) -> 
             worker.progress.cell(f"{planned.label} {task}: no checkpoint", failed=True)
     for planned, record, tasks in ready:
         worker.progress.at(planned.key)
+        if not storage.keep:
+            worker.mark_passing(planned)
         before_this = len(failures)
         for cell in worker.cells(planned, record, tasks):
             worker.progress.cell(f"{planned.label} {_result(cell)}", failed=cell.status == "failed")

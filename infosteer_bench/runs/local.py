@@ -17,7 +17,7 @@ from infosteer_bench.records import CheckpointRecord, read_records, write_sealed
 from infosteer_bench.runs.group import run_group
 from infosteer_bench.runs.inputs import Places
 from infosteer_bench.runs.lock import locked
-from infosteer_bench.runs.mend import set_right, sweep
+from infosteer_bench.runs.mend import drop_passing, set_right, sweep
 from infosteer_bench.runs.overlap import keep_audit
 from infosteer_bench.runs.placement import Seats, choose_seats, gpus_for, jobs, own_threads
 from infosteer_bench.runs.plan import Plan, cell_identity, cell_key, describe
@@ -65,6 +65,7 @@ def run(
         keep_audit(plan, run_dir, places)
         found = survey(plan, run_dir)
         found.problems[:0] = problems
+        drop_passing(found, storage, run_dir)
         for cell, split in found.resplit:
             cell.model_copy(update={"split": split}).save(run_dir)
         failures: list[str] = []

@@ -12,7 +12,7 @@ from infosteer_bench.leaderboard.finished import NOTE_FILE
 from infosteer_bench.records import CellRecord, CorruptRecord, read_sealed
 from infosteer_bench.runs.overlap import FILE as AUDIT
 from infosteer_bench.runs.storage import FILE as STORAGE
-from infosteer_bench.runs.storage import WEIGHTS, Storage, note_storage
+from infosteer_bench.runs.storage import PASSING, WEIGHTS, Storage, drop, note_storage
 from infosteer_bench.runs.survey import Survey
 
 
@@ -43,6 +43,17 @@ def sweep(run_dir: Path) -> list[str]:
     return problems
 
 
+def drop_passing(found: Survey, storage: Storage, run_dir: Path) -> None:
+    """Remove weights whose cells are done, that a killed run had not come to remove; `storage.keep` keeps them."""
+    for mark in (run_dir / WEIGHTS).glob(f"*{PASSING}"):
+        key = mark.name.removesuffix(PASSING)
+        weights = mark.with_name(key)
+        if storage.keep:
+            mark.unlink()
+        elif key in found.open_tasks and not found.has_work(key) and weights not in found.damaged:
+            drop(weights)
+
+
 def set_right(found: Survey, storage: Storage) -> None:
     """Take weights and curves out of the way that are not those of their record.
 
@@ -50,7 +61,7 @@ def set_right(found: Survey, storage: Storage) -> None:
     """
     for path in found.damaged:
         if path.is_dir():
-            shutil.rmtree(path)
+            drop(path)
             if storage.keep:
                 found.retrain.add(path.name)
         else:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from infosteer_bench.models.weights import weight_digest
 from infosteer_bench.records import CheckpointRecord, CorruptRecord, digest, file_sha256, read_sealed, write_sealed
 
 WEIGHTS, CURVES, FILE = "weights", "curves", "storage.json"
+PASSING = ".passing"
+"""Ends the name of the empty file beside weights that go when their cells are done; those that stay have none."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ def holds(folder: Path, record: CheckpointRecord) -> bool:
         return not record.files or found == digest(record.files)
     except (OSError, UserError):
         return False
+
+
+def drop(folder: Path) -> None:
+    """Remove a checkpoint's weights, then the mark that they were to go."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.with_name(folder.name + PASSING).unlink(missing_ok=True)
 
 
 def note_storage(run_dir: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -31,7 +30,7 @@ from infosteer_bench.runs.examiner import Examiner
 from infosteer_bench.runs.mechanism import Mechanism
 from infosteer_bench.runs.placement import ranks
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint
-from infosteer_bench.runs.storage import CURVES, WEIGHTS, file_digests, holds
+from infosteer_bench.runs.storage import CURVES, PASSING, WEIGHTS, drop, file_digests, holds
 
 if TYPE_CHECKING:
     from infosteer_bench.data.mixes import TokenizedMix
@@ -220,10 +219,16 @@ class Worker:
         first = next(iter(text.strip().splitlines()), type(error).__name__)
         return f"{first[:300]} (log: logs/{log.name})"
 
+    def mark_passing(self, planned: PlannedCheckpoint) -> None:
+        """Note that a checkpoint's weights go when its cells are done, for a run that is killed right before that."""
+        if planned.method.trains:
+            folder = self.weights_dir(planned)
+            folder.with_name(folder.name + PASSING).touch()
+
     def drop_weights(self, planned: PlannedCheckpoint) -> None:
         """Remove a checkpoint's weights; its record and cells stay."""
         if planned.method.trains:
-            shutil.rmtree(self.weights_dir(planned), ignore_errors=True)
+            drop(self.weights_dir(planned))
 
     def close_engine(self) -> None:
         """End the engine, if one runs."""

@@ -12,7 +12,8 @@ import pytest
 
 from infosteer_bench.cli import main
 from infosteer_bench.runs.group import run_group
-from infosteer_bench.runs.storage import Storage, high_water, note_storage
+from infosteer_bench.runs.mend import drop_passing, set_right
+from infosteer_bench.runs.storage import PASSING, Storage, high_water, note_storage
 from infosteer_bench.runs.survey import Survey
 
 
@@ -47,6 +48,10 @@ class Scripted:
     def drop_weights(self, planned: Any) -> None:
         self.did.append(f"drop {planned.key}")
         shutil.rmtree(self.run_dir / "weights" / planned.key)
+        (self.run_dir / "weights" / f"{planned.key}{PASSING}").unlink()
+
+    def mark_passing(self, planned: Any) -> None:
+        (self.run_dir / "weights" / f"{planned.key}{PASSING}").touch()
 
 
 def record() -> Any:
@@ -83,6 +88,48 @@ def test_kept_checkpoints_stay(tmp_path: Path) -> None:
     worker: Any = Scripted(tmp_path)
     run_group(worker, group("ab"), found("ab"), Storage(keep=True))
     assert len(list((tmp_path / "weights").iterdir())) == 2
+
+
+def left_by_a_killed_run(tmp_path: Path) -> set[str]:
+    return {path.name for path in (tmp_path / "weights").iterdir()}
+
+
+def test_killed_right_before_dropping(tmp_path: Path) -> None:
+    """The last cell is done and the weights still lie there: the next run removes them, unless they are kept or asked
+    to be; weights of open cells wait for those."""
+
+    class Killed(Scripted):
+        def drop_weights(self, planned: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_group(Killed(tmp_path), group("a"), found("a"), Storage())  # type: ignore[arg-type]
+    assert left_by_a_killed_run(tmp_path) == {"a", f"a{PASSING}"}
+    drop_passing(found("a"), Storage(), tmp_path)
+    assert left_by_a_killed_run(tmp_path) == {"a", f"a{PASSING}"}, "its cell is open"
+    done = Survey(open_tasks={"a": []})
+    drop_passing(Survey(), Storage(), tmp_path)
+    assert left_by_a_killed_run(tmp_path) == {"a", f"a{PASSING}"}, "not of this plan"
+    drop_passing(done, Storage(), tmp_path)
+    assert left_by_a_killed_run(tmp_path) == set()
+
+    run_group(Scripted(tmp_path), group("a"), found("a"), Storage(keep=True))  # type: ignore[arg-type]
+    drop_passing(done, Storage(), tmp_path)
+    assert left_by_a_killed_run(tmp_path) == {"a"}, "a later run without the option leaves what was to stay"
+    (tmp_path / "weights" / f"a{PASSING}").touch()
+    drop_passing(done, Storage(keep=True), tmp_path)
+    drop_passing(done, Storage(), tmp_path)
+    assert left_by_a_killed_run(tmp_path) == {"a"}
+
+
+def test_passing_weights_that_are_damaged(tmp_path: Path) -> None:
+    weights = tmp_path / "weights" / "a"
+    weights.mkdir(parents=True)
+    weights.with_name(f"a{PASSING}").touch()
+    damaged = Survey(open_tasks={"a": []}, damaged=[weights])
+    drop_passing(damaged, Storage(), tmp_path)
+    set_right(damaged, Storage())
+    assert left_by_a_killed_run(tmp_path) == set()
 
 
 def test_what_failed_to_answer_stays_unless_there_is_a_limit(tmp_path: Path) -> None:

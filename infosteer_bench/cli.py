@@ -1,6 +1,6 @@
 """The command line. Arguments are read and checked here; every command imports what it needs when it runs.
 
-Exit codes: 0 done; 1 some cells failed (each is named with its log); 2 the user can mend it (one line, nothing
+Exit codes: 0 done; 1 some cells failed (each is named with its log); 2 the user can fix it (one line, nothing
 written); 130 interrupted (state is kept; the same command goes on).
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from infosteer_bench import __version__
 from infosteer_bench.commands.analyze_options import add_analyze
 from infosteer_bench.errors import UserError, is_disk_full
+from infosteer_bench.version import __version__
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_profile(commands)
     add_analyze(commands, _Parser)
 
-    doctor = commands.add_parser("doctor", help="is this machine ready, and for a grid? each line with its mend")
+    doctor = commands.add_parser("doctor", help="is this machine ready, and for a grid? each line with its fix")
     doctor.add_argument("--start-vllm", action="store_true", help="start an engine on an embedded model (a minute)")
     _add_grid_options(doctor)
     doctor.set_defaults(handler="infosteer_bench.commands.doctor:doctor_command")
@@ -295,6 +295,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_disk_full(error):
             raise
         where = f" ({options.output})" if getattr(options, "output", None) else ""
-        mend = "make room, the same command goes on (run --max-checkpoints-on-disk N needs less of it)"
-        print(f"infosteer-bench: the disk is full{where}; next: {mend}", file=sys.stderr)
+        fix = "make room, the same command goes on (run --max-checkpoints-on-disk N needs less of it)"
+        print(f"infosteer-bench: the disk is full{where}; next: {fix}", file=sys.stderr)
         return 2

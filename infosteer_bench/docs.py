@@ -16,9 +16,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from infosteer_bench.benchmark import COMMONSENSE
 from infosteer_bench.errors import UserError
-from infosteer_bench.grid import COMMONSENSE
-from infosteer_bench.leaderboard.markdown import MINIWORLD_NOTE, escape, table
+from infosteer_bench.leaderboard.views.markdown import MINIWORLD_NOTE, escape, table
 from infosteer_bench.records import canonical_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,14 +106,15 @@ def methods() -> str:
 
 def tasks() -> str:
     """The tasks and the groups that average them."""
-    from infosteer_bench.tasks.catalog import GROUP_MEMBERS, read_tasks
+    from infosteer_bench.benchmark import GROUPS
+    from infosteer_bench.tasks.catalog import read_tasks
 
     known = read_tasks()
     rows = [
         [f"`{info.name}`", f"`{info.lm_eval_name}`", info.default_split, info.type, info.kind, info.data_file or ""]
-        for info in (known[name] for name in GROUP_MEMBERS["all"])
+        for info in (known[name] for name in GROUPS["all"])
     ]
-    groups = [f"- `{group}`: {', '.join(members)}" for group, members in GROUP_MEMBERS.items() if group != "all"]
+    groups = [f"- `{group}`: {', '.join(members)}" for group, members in GROUPS.items() if group != "all"]
     listed = _text_table(["task", "lm-eval name", "split", "type", "answer", "file (LLM-Adapters)"], rows)
     return listed + "\n\nGroups, each also a mean on the board:\n\n" + "\n".join(groups)
 
@@ -186,8 +187,8 @@ def board(root: Path) -> str:
 
 def knowledge(root: Path) -> str:
     """What stored knowledge is worth on the commonsense eight: each fine-tuned model against its fine-tuned twin."""
-    from infosteer_bench.data.miniworld.baselines import baselines
-    from infosteer_bench.data.sources import MINIWORLD, open_source
+    from infosteer_bench.data.roots import MINIWORLD, open_source
+    from infosteer_dev.miniworld.baselines import baselines
 
     board, twins = (_accuracies(root / folder) for folder in (BOARD, TWINS))
     if not board or not twins:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend: wrong input, missing data, a gated model without a token.
+    """Something the user can fix: wrong input, missing data, a gated model without a token.
 
     what: what was given and why it cannot be used.
     allowed: what would have been accepted.

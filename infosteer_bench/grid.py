@@ -8,14 +8,17 @@ Every field is either *identity* (it changes weights or answers, so it is part o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from infosteer_bench.benchmark import MIXES
 from infosteer_bench.errors import UserError, unknown_name
+from infosteer_bench.strict_yaml import read_mapping
 
 GRIDS_DIR = Path(__file__).parent / "grids"
 
@@ -162,12 +165,31 @@ class Grid(Frozen):
             return value
         return [BUILTIN_MIXES[item] if isinstance(item, str) and item in BUILTIN_MIXES else item for item in value]
 
-    @field_validator("seeds")
+    @field_validator("seeds", mode="before")
     @classmethod
-    def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or len(set(value)) != len(value) or min(value) < 0:
+    def _seeds(cls, value: Any) -> Any:
+        whole = isinstance(value, list | tuple) and all(type(seed) is int and seed >= 0 for seed in value)
+        if not whole or not value or len(set(value)) != len(value):
             raise ValueError("seeds must be distinct whole numbers of at least 0")
         return value
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Grid:
+        """What is named twice would count twice, or the second would take the place of the first."""
+        _refuse_twice("model", self.models)
+        _refuse_twice("mix", [mix.name for mix in self.mixes])
+        for mix in self.mixes:
+            _refuse_twice(f"source of mix {mix.name}", mix.sources)
+        for place, arm in enumerate(self.methods):
+            if arm in self.methods[:place]:
+                raise ValueError(f"method {arm.name} stands twice with the same settings")
+        return self
+
+
+def _refuse_twice(what: str, names: Sequence[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{what} {name} stands {count} times")
 
 
 def _arm(item: Any) -> Any:
@@ -179,12 +201,7 @@ def _arm(item: Any) -> Any:
     return item
 
 
-COMMONSENSE = ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
-GSM8K_OOD = ("addsub", "singleeq", "multiarith", "aqua", "mawps", "svamp")
-BUILTIN_MIXES = {
-    "commonsense": MixSpec(name="commonsense", sources=COMMONSENSE, tasks=COMMONSENSE),
-    "gsm8k": MixSpec(name="gsm8k", sources=("gsm8k",), tasks=("gsm8k", *GSM8K_OOD)),
-}
+BUILTIN_MIXES = {name: MixSpec(name=name, sources=sources, tasks=tasks) for name, (sources, tasks) in MIXES.items()}
 
 
 def grid_names() -> list[str]:
@@ -203,15 +220,12 @@ def load_grid(name_or_path: str, overrides: Iterable[str] = ()) -> Grid:
         if name_or_path not in grid_names():
             raise unknown_name("grid", name_or_path, grid_names(), hint="or give the path of a .yaml file")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"grid file {name_or_path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"grid file {name_or_path}{where} is not valid YAML", hint="mend the file") from None
-    if not isinstance(data, dict):
-        raise UserError(f"grid file {name_or_path} holds no mapping", allowed=", ".join(Grid.model_fields))
+    except UnicodeDecodeError:
+        raise UserError(f"grid file {name_or_path} is not UTF-8 text") from None
+    data = read_mapping(text, f"grid file {name_or_path}")
     data.setdefault("name", path.stem)
     for text in overrides:
         apply_override(data, text)
@@ -224,17 +238,19 @@ def _validated(data: dict[str, Any], origin: str) -> Grid:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise unknown_name(f"setting of {origin}", place, _settings(first["loc"])) from None
         got = "" if first["type"] == "missing" else f", got {str(first.get('input'))[:80]!r}"
-        allowed = _allowed_fields(first["loc"]) if first["type"] == "extra_forbidden" else None
-        raise UserError(f"{origin}: {place}: {first['msg']}{got}", allowed=allowed) from None
+        raise UserError(f"{origin}: {place}: {first['msg'].removeprefix('Value error, ')}{got}") from None
 
 
-def _allowed_fields(location: tuple[Any, ...]) -> str:
-    model: Any = Grid
+def _settings(location: tuple[Any, ...]) -> list[str]:
+    """What might have stood at a place of a grid, as it is written there."""
+    kind: Any = Grid
     for part in location[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else None
-    return ", ".join(getattr(model, "model_fields", Grid.model_fields))
+        kind = get_args(kind)[0] if isinstance(part, int) else kind.model_fields[part].annotation
+    above = ".".join(map(str, location[:-1]))
+    return [f"{above}.{name}" if above else name for name in kind.model_fields]
 
 
 def apply_override(data: dict[str, Any], text: str) -> None:

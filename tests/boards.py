@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from infosteer_bench.leaderboard import compact
-from infosteer_bench.leaderboard.items import read_scores
-from infosteer_bench.leaderboard.layout import read_layout
-from infosteer_bench.leaderboard.tables import Row, build_rows
+from infosteer_bench.leaderboard.numbers.row import Row
+from infosteer_bench.leaderboard.numbers.rows import build_rows
+from infosteer_bench.leaderboard.store import compact
+from infosteer_bench.leaderboard.store.items import read_scores
+from infosteer_bench.leaderboard.store.layout import read_layout
 from infosteer_bench.records import CellRecord, CheckpointRecord, samples_path, write_atomic, write_items, write_sealed
 
 MODEL = "mo\"del <b>'s</b> & co"

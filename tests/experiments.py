@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from infosteer_bench.leaderboard.statistics import Comparison, compare, detectable, generalized_p, holm
+from infosteer_bench.leaderboard.numbers.statistics import Comparison, compare, detectable, generalized_p, holm
 
 Array = NDArray[np.float64]
 ITEM_BY_METHOD = 0.1  # a method helps or harms with a question by at most this

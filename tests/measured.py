@@ -6,16 +6,17 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from infosteer_bench.leaderboard.compact import BoardRecords
-from infosteer_bench.leaderboard.items import ItemScores
-from infosteer_bench.leaderboard.layout import read_layout
-from infosteer_bench.leaderboard.tables import Row, build_rows
+from infosteer_bench.benchmark import GROUPS
+from infosteer_bench.leaderboard.numbers.row import Row
+from infosteer_bench.leaderboard.numbers.rows import build_rows
+from infosteer_bench.leaderboard.store.compact import BoardRecords
+from infosteer_bench.leaderboard.store.items import ItemScores
+from infosteer_bench.leaderboard.store.layout import read_layout
 from infosteer_bench.records import CellRecord, digest
-from infosteer_bench.tasks.catalog import GROUP_MEMBERS
 
 STEERED = ("infosteer-intervention", "infosteer-regularization")
 METHODS = ("base", "sft", *STEERED)
-COMMONSENSE = tuple(task for task in GROUP_MEMBERS["all"] if task not in GROUP_MEMBERS["math"])
+COMMONSENSE = tuple(task for task in GROUPS["all"] if task not in GROUPS["math"])
 
 
 class MadeBoard:
@@ -24,7 +25,7 @@ class MadeBoard:
     def __init__(
         self,
         *,
-        tasks: Iterable[str] = GROUP_MEMBERS["all"],
+        tasks: Iterable[str] = GROUPS["all"],
         models: Sequence[str] = ("m",),
         methods: Sequence[str] = METHODS,
         seeds: Iterable[int] = (0, 1, 2),
@@ -47,7 +48,7 @@ class MadeBoard:
         self, model: str, method: str, seed: int | None, task: str, right: np.ndarray, *, arm: str = "", **changes
     ) -> None:
         """One more cell, whose items were answered as `right` says; it takes the place of an earlier one."""
-        mix = "gsm8k" if task in GROUP_MEMBERS["math"] else "commonsense"
+        mix = "gsm8k" if task in GROUPS["math"] else "commonsense"
         values = {
             "status": "success",
             "identity": {},
@@ -59,7 +60,7 @@ class MadeBoard:
             "task": task,
             "seed": seed,
             "mix": None if seed is None else mix,
-            "split": "OOD" if task in GROUP_MEMBERS["ood"] else "ID",
+            "split": "OOD" if task in GROUPS["ood"] else "ID",
             "engine": "hf",
             "dtype": "float32",
             "limit": None,

@@ -53,8 +53,8 @@ def held_out_text(base: Checkpoint, *, sources: str, data_root: Path | None, tok
     Raises UserError for an unknown source and where there are no held-out rows.
     """
     from infosteer_bench.data.mixes import SOURCES
+    from infosteer_bench.data.roots import MINIWORLD, open_source
     from infosteer_bench.data.slices import development_slice
-    from infosteer_bench.data.sources import MINIWORLD, open_source
     from infosteer_bench.grid import PromptConfig
     from infosteer_bench.models.catalog import CATALOG
     from infosteer_bench.models.files import tokenizer_digest

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def data_command(options: argparse.Namespace) -> int:
     """One line per file: ok, stand-in or missing. Exit 1 if `fetch` could not get all."""
-    from infosteer_bench.data.sources import open_source
+    from infosteer_bench.data.roots import open_source
 
     if options.action == "audit":
         from infosteer_bench.commands.data_audit import audit_command

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from infosteer_bench.data.sources import DataSource, SourceFile
-    from infosteer_bench.leaderboard.compact import BoardRecords
+    from infosteer_bench.leaderboard.store.compact import BoardRecords
     from infosteer_bench.records import DataAudit
 
 
 def audit_command(options: argparse.Namespace) -> int:
     """Print what overlaps; with --board keep it beside the records that were made from these data. Exit 0."""
     from infosteer_bench.data.audit import audit_data
-    from infosteer_bench.data.sources import open_source
+    from infosteer_bench.data.roots import open_source
     from infosteer_bench.records import write_atomic
     from infosteer_bench.tasks.catalog import read_tasks
 
@@ -83,7 +83,7 @@ def _mixes(specs: Iterable[MixSpec], source: DataSource) -> tuple[list[MixSpec],
 
 def _records(folder: Path) -> BoardRecords:
     """What a board or a run is made of, without an audit that it may have."""
-    from infosteer_bench.leaderboard import compact
+    from infosteer_bench.leaderboard.store import compact
 
     if _is_run(folder):
         return compact.collect(folder, name=None, audited=False)
@@ -121,7 +121,7 @@ def _mixes_of(board: BoardRecords) -> tuple[list[MixSpec], int | None]:
 
 def _check(audit: DataAudit, board: BoardRecords) -> None:
     """Raise UserError unless these are the data behind the board: its test files, and its mixes row by row."""
-    from infosteer_bench.leaderboard.compact import other_tests
+    from infosteer_bench.leaderboard.store.compact import other_tests
 
     other = other_tests(audit, board.cells)
     wrong = f"the test of {other[0]} is another file than was answered" if other else None
@@ -141,7 +141,7 @@ def _check(audit: DataAudit, board: BoardRecords) -> None:
 
 
 def _keep(audit: DataAudit, folder: Path) -> None:
-    from infosteer_bench.leaderboard import compact
+    from infosteer_bench.leaderboard.store import compact
     from infosteer_bench.records import write_atomic, write_sealed
 
     if _is_run(folder):

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 from infosteer_bench.records import write_atomic
 
 if TYPE_CHECKING:
-    from infosteer_bench.runs.inputs import Places
+    from infosteer_bench.runs.inputs import Roots
     from infosteer_bench.runs.plan import Plan
 
 SHOWN = 20
 """Differing items that are printed; the file has all."""
 
 
-def parity(plan: Plan, run_dir: Path, places: Places, *, quiet: bool) -> int:
+def parity(plan: Plan, run_dir: Path, roots: Roots, *, quiet: bool) -> int:
     """Ask, print a table and the items that differ, keep all of it in <run_dir>/parity.json."""
-    from infosteer_bench.evaluation.evaluate import Asking
+    from infosteer_bench.evaluation.evaluate import EvalSettings
     from infosteer_bench.evaluation.parity import BACKENDS, ask, report
     from infosteer_bench.models.load import materialize, weight_digest
 
     grid, (planned,) = plan.grid, plan.checkpoints
     include = Path(grid.include_path) if grid.include_path else None
-    asking = Asking(grid.eval, grid.prompt, places.data_root, include)
+    asking = EvalSettings(grid.eval, grid.prompt, roots.data_root, include)
     folder = materialize(planned.model)
     passes = []
     for backend in BACKENDS:

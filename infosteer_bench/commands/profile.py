@@ -39,9 +39,9 @@ def train_command(options: argparse.Namespace) -> int:
 def eval_command(options: argparse.Namespace) -> int:
     """As `train_command`; variants of the model are written to a temporary folder."""
     from infosteer_bench.commands.run import plan_grid
-    from infosteer_bench.data.sources import MINIWORLD
+    from infosteer_bench.data.roots import MINIWORLD
     from infosteer_bench.evaluation.engine import choose_backend, vllm_installed
-    from infosteer_bench.evaluation.evaluate import Asking
+    from infosteer_bench.evaluation.evaluate import EvalSettings
     from infosteer_bench.grid import load_grid
     from infosteer_bench.models.load import materialize
     from infosteer_bench.profiling.evaluate import make_variant, profile_eval
@@ -54,14 +54,14 @@ def eval_command(options: argparse.Namespace) -> int:
         update={"models": (options.model,), "tasks": tuple(name.strip() for name in options.tasks.split(","))}
     )
     root = options.data_root or MINIWORLD
-    plan, places = plan_grid(grid, data_root=root, model_root=options.model_root, quiet=True)
+    plan, roots = plan_grid(grid, data_root=root, model_root=options.model_root, quiet=True)
     (model,) = plan.inputs.models
     with tempfile.TemporaryDirectory(prefix="infosteer-profile-") as folder:
         source, variants = materialize(model), []
         for seed in range(options.checkpoints):
             _told(f"writing variant {seed + 1} of {options.checkpoints} of {model.id}")
             variants.append(make_variant(source, Path(folder) / f"variant-{seed}", seed=seed))
-        asking = Asking(plan.grid.eval, plan.grid.prompt, places.data_root)
+        asking = EvalSettings(plan.grid.eval, plan.grid.prompt, roots.data_root)
         found = profile_eval(variants, plan.inputs.tasks, asking, backend=backend, on_progress=_told)
     found = {"model": model.id, **found}
     print("\n".join(eval_table(found)))

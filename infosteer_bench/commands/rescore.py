@@ -11,15 +11,15 @@ from infosteer_bench.records import CellRecord
 def rescore_command(options: argparse.Namespace) -> int:
     """Print what changed, one line per cell, and build the run's board again; exit 1 if cells were left alone."""
     from infosteer_bench.leaderboard.publish import publish
-    from infosteer_bench.runs.inputs import Places
+    from infosteer_bench.runs.inputs import Roots
     from infosteer_bench.runs.rescore import rescore
 
     def told(done: int, total: int) -> None:
         if not options.quiet:
             print(f"scored {done} of {total} checkpoints", file=sys.stderr, flush=True)
 
-    places = Places(options.data_root, options.model_root)
-    outcome = rescore(options.runs, places, include_path=options.include_path, on_checkpoint=told)
+    roots = Roots(options.data_root, options.model_root)
+    outcome = rescore(options.runs, roots, include_path=options.include_path, on_checkpoint=told)
     for before, after in outcome.changed:
         print(f"{before.checkpoint_key} {before.task}: {_changes(before, after)}")
     for failure in outcome.failures:

@@ -15,7 +15,7 @@ from infosteer_bench.methods import register_file, select_methods
 from infosteer_bench.runs.storage import Storage
 
 if TYPE_CHECKING:
-    from infosteer_bench.runs.inputs import Places
+    from infosteer_bench.runs.inputs import Roots
     from infosteer_bench.runs.plan import Plan
 
 
@@ -25,11 +25,11 @@ def run_command(options: argparse.Namespace) -> int:
         raise UserError("--keep-checkpoints and --max-checkpoints-on-disk exclude one another", allowed="one of them")
     grid = chosen_grid(options)
     run_dir = _run_dir(options, grid)
-    plan, places = _plan(grid, options)
+    plan, roots = _plan(grid, options)
     storage = Storage(options.keep_checkpoints, options.max_checkpoints_on_disk)
     if options.dry_run:
         return _dry_run(plan, run_dir, storage, options.tflops)
-    return _run(plan, run_dir, places, options, storage)
+    return _run(plan, run_dir, roots, options, storage)
 
 
 def train_command(options: argparse.Namespace) -> int:
@@ -38,8 +38,8 @@ def train_command(options: argparse.Namespace) -> int:
 
     grid = chosen_grid(options)
     run_dir = _run_dir(options, grid)
-    plan, places = _plan(grid, options)
-    failures = train_only(plan, run_dir, places, quiet=options.quiet)
+    plan, roots = _plan(grid, options)
+    failures = train_only(plan, run_dir, roots, quiet=options.quiet)
     if os.environ.get("RANK", "0") == "0":
         for planned in plan.checkpoints:
             if planned.method.trains:
@@ -68,10 +68,10 @@ def eval_command(options: argparse.Namespace) -> int:
             )
         choose_backend("vllm")  # refused before anything is read if it is not installed
         # which engine would answer by itself is no news here
-        plan, places = plan_grid(grid, data_root=options.data_root, model_root=options.model_root, quiet=True)
-        return parity(plan, run_dir, places, quiet=options.quiet)
-    plan, places = _plan(grid, options)
-    return _run(plan, run_dir, places, options, Storage(keep=True))
+        plan, roots = plan_grid(grid, data_root=options.data_root, model_root=options.model_root, quiet=True)
+        return parity(plan, run_dir, roots, quiet=options.quiet)
+    plan, roots = _plan(grid, options)
+    return _run(plan, run_dir, roots, options, Storage(keep=True))
 
 
 def chosen_grid(options: argparse.Namespace) -> Grid:
@@ -138,21 +138,21 @@ def _run_dir(options: argparse.Namespace, grid: Grid) -> Path:
     return options.output / grid.name
 
 
-def _plan(grid: Grid, options: argparse.Namespace) -> tuple[Plan, Places]:
+def _plan(grid: Grid, options: argparse.Namespace) -> tuple[Plan, Roots]:
     return plan_grid(grid, data_root=options.data_root, model_root=options.model_root, quiet=options.quiet)
 
 
-def plan_grid(grid: Grid, *, data_root: Path | None, model_root: Path | None, quiet: bool) -> tuple[Plan, Places]:
+def plan_grid(grid: Grid, *, data_root: Path | None, model_root: Path | None, quiet: bool) -> tuple[Plan, Roots]:
     """Look up what the grid names and plan it; unless quiet, say what there is to do. Raises UserError."""
-    from infosteer_bench.data.sources import MINIWORLD
-    from infosteer_bench.runs.inputs import Places, resolve_inputs
+    from infosteer_bench.data.roots import MINIWORLD
+    from infosteer_bench.runs.inputs import Roots, resolve_inputs
     from infosteer_bench.runs.plan import build_plan
 
     if data_root is not None:  # a folder's path is nobody else's business, so the grid keeps the name only
         grid = grid.model_copy(update={"data_root": "miniworld" if data_root == MINIWORLD else None})
     root = data_root or (Path(grid.data_root) if grid.data_root else None)
-    places = Places(data_root=root, model_root=model_root)
-    inputs = resolve_inputs(grid, places)
+    roots = Roots(data_root=root, model_root=model_root)
+    inputs = resolve_inputs(grid, roots)
     plan = build_plan(grid, inputs)
     if not quiet:
         print(
@@ -162,7 +162,7 @@ def plan_grid(grid: Grid, *, data_root: Path | None, model_root: Path | None, qu
         )
         for note in _notes(plan):
             print(f"note: {note}", file=sys.stderr)
-    return plan, places
+    return plan, roots
 
 
 def _notes(plan: Plan) -> list[str]:
@@ -191,9 +191,9 @@ def _dry_run(plan: Plan, run_dir: Path, storage: Storage, tflops: float | None) 
         room,
         would_not_fit,
     )
-    from infosteer_bench.runs.survey import survey
+    from infosteer_bench.runs.status import read_status
 
-    found = survey(plan, run_dir)
+    found = read_status(plan, run_dir)
     trained = sum(planned.method.trains for planned in plan.checkpoints)
     print(f"checkpoints: {len(plan.checkpoints)} ({trained} to train, {len(found.records)} recorded)")
     print(f"cells: {plan.n_cells} (done {found.done}, missing {found.missing}, failed {found.failed})")
@@ -228,18 +228,20 @@ def _dry_run(plan: Plan, run_dir: Path, storage: Storage, tflops: float | None) 
     return 0
 
 
-def _run(plan: Plan, run_dir: Path, places: Places, options: argparse.Namespace, storage: Storage) -> int:
+def _run(plan: Plan, run_dir: Path, roots: Roots, options: argparse.Namespace, storage: Storage) -> int:
     from infosteer_bench.leaderboard.publish import publish
     from infosteer_bench.runs.local import run
-    from infosteer_bench.runs.pool import Patience
+    from infosteer_bench.runs.pool import RetryPolicy
 
-    patience, workers = None, 0  # `eval` has one checkpoint and somebody who looks on
+    retry_policy, workers = None, 0  # `eval` has one checkpoint and somebody who looks on
     if options.command == "run":
-        patience, workers = Patience(options.retries, 60 * options.max_silence), options.workers
-    outcome = run(plan, run_dir, places, quiet=options.quiet, storage=storage, workers=workers, patience=patience)
+        retry_policy, workers = RetryPolicy(options.retries, 60 * options.max_silence), options.workers
+    outcome = run(
+        plan, run_dir, roots, quiet=options.quiet, storage=storage, workers=workers, retry_policy=retry_policy
+    )
     board = publish(run_dir, run_dir / "leaderboard") / "leaderboard.md" if outcome.done else "none, nothing is done"
-    if outcome.mended:
-        print(f"mended: {len(outcome.mended)} file(s) that did not verify, named in {run_dir / 'run.log'}")
+    if outcome.repaired:
+        print(f"repaired: {len(outcome.repaired)} file(s) that did not verify, named in {run_dir / 'run.log'}")
     print(f"{outcome.done} of {plan.n_cells} cells done; leaderboard: {board}")
     return _ended(outcome.failures)
 

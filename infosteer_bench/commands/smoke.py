@@ -21,9 +21,9 @@ from infosteer_bench.grid import Grid, MethodArm, load_grid
 from infosteer_bench.runs.storage import Storage
 
 if TYPE_CHECKING:
-    from infosteer_bench.runs.inputs import Places
+    from infosteer_bench.runs.inputs import Roots
     from infosteer_bench.runs.plan import Plan
-    from infosteer_bench.runs.smoke import Check, Probes
+    from infosteer_bench.smoke import Check, Probes
 
 GRID = "smoke"
 
@@ -33,7 +33,7 @@ def smoke_command(options: argparse.Namespace) -> int:
     from infosteer_bench.evaluation.engine import choose_backend
 
     if options.backend == "vllm":
-        choose_backend("vllm")  # asked for and not installed: for the user to mend, before anything starts
+        choose_backend("vllm")  # asked for and not installed: for the user to fix, before anything starts
     _refuse_old_runs(options.output)
     started = time.monotonic()
     folder = options.output or Path(tempfile.mkdtemp(prefix="infosteer-smoke-"))
@@ -79,40 +79,40 @@ def _report(checks: Iterator[Check], *, quiet: bool) -> Iterator[Check]:
 def _checks(folder: Path, options: argparse.Namespace) -> Iterator[Check]:
     """Every check as soon as it can be made; scoring, which needs no engine, once."""
     from infosteer_bench.commands.run import plan_grid
-    from infosteer_bench.runs.smoke import Problems, check, probe_tasks
+    from infosteer_bench.smoke import Problems, check, probe_tasks
 
     probes: Probes | None = None
     for engine in _engines(options.backend):
         grid = smoke_grid(engine)
-        planned: list[tuple[Plan, Places]] = []
+        planned: list[tuple[Plan, Roots]] = []
 
-        def set_up(problems: Problems, grid: Grid = grid, planned: list[tuple[Plan, Places]] = planned) -> str:  # noqa: ARG001
+        def set_up(problems: Problems, grid: Grid = grid, planned: list[tuple[Plan, Roots]] = planned) -> str:  # noqa: ARG001
             planned.append(plan_grid(grid, data_root=None, model_root=None, quiet=options.quiet))
             plan = planned[0][0]
             return f"{plan.grid.models[0]}, {len(plan.inputs.methods)} methods, {len(plan.inputs.tasks)} tasks"
 
         yield check(f"{engine}: set-up", set_up)
-        for plan, places in planned:
+        for plan, roots in planned:
             if probes is None:
                 probes = probe_tasks(
                     plan.inputs.tasks,
                     plan.inputs.test_files,
                     eval_config=grid.eval,
                     prompt=grid.prompt,
-                    data_root=places.data_root,
+                    data_root=roots.data_root,
                 )
                 yield from probes.checks
-            for one in _checks_of_run(plan, folder / grid.name, places, probes, quiet=options.quiet):
+            for one in _checks_of_run(plan, folder / grid.name, roots, probes, quiet=options.quiet):
                 yield replace(one, name=f"{engine}: {one.name}")
 
 
-def _checks_of_run(plan: Plan, run_dir: Path, places: Places, probes: Probes, *, quiet: bool) -> Iterator[Check]:
+def _checks_of_run(plan: Plan, run_dir: Path, roots: Roots, probes: Probes, *, quiet: bool) -> Iterator[Check]:
     from infosteer_bench.leaderboard.publish import publish
     from infosteer_bench.runs.local import run
-    from infosteer_bench.runs.smoke import Problems, check, check_board, check_methods, check_tasks
+    from infosteer_bench.smoke import Problems, check, check_board, check_methods, check_tasks
 
     def whole_run(problems: Problems) -> str:
-        outcome = run(plan, run_dir, places, quiet=quiet, storage=Storage(keep=True), workers=0)
+        outcome = run(plan, run_dir, roots, quiet=quiet, storage=Storage(keep=True), workers=0)
         for failure in outcome.failures:
             problems.add(failure)
         publish(run_dir, run_dir / "leaderboard")

@@ -14,10 +14,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from infosteer_bench.benchmark import COMMONSENSE, TASKS
 from infosteer_bench.data.mixes import GSM8K_DEV_ROWS, in_commonsense_dev
-from infosteer_bench.data.sources import GSM8K_TRAIN, TASK_DIRS, DataSource, load_json_records
+from infosteer_bench.data.sources import GSM8K_TRAIN, DataSource, load_json_records
 from infosteer_bench.errors import UserError
-from infosteer_bench.grid import COMMONSENSE
 from infosteer_bench.records import write_atomic
 
 
@@ -30,7 +30,7 @@ def write_development(source: DataSource, output: Path) -> dict[str, int]:
         raise UserError(f"--output {output} is not empty", hint="give a new folder")
     items: dict[str, list[dict[str, Any]]] = {}
     for task in COMMONSENSE:
-        relative = f"dataset/{TASK_DIRS[task]}/train.json"
+        relative = f"dataset/{TASKS[task].folder}/train.json"
         if source.has(relative):
             file = source.get(relative)
             rows = [row for row in load_json_records(file) if in_commonsense_dev(str(row.get("instruction", "")))]
@@ -45,7 +45,7 @@ def write_development(source: DataSource, output: Path) -> dict[str, int]:
         raise UserError("no training file is there to take a development split from")
     for task, rows in items.items():
         text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-        write_atomic(output / "dataset" / TASK_DIRS[task] / "test.json", text)
+        write_atomic(output / "dataset" / TASKS[task].folder / "test.json", text)
     return {task: len(rows) for task, rows in items.items()}
 
 

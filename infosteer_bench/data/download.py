@@ -35,7 +35,7 @@ def download(url: str, path: Path, *, sha256: str, progress: Progress | None = N
     from filelock import FileLock
 
     if not url.startswith(("http://", "https://")):
-        raise UserError(f"data address {url} is not an http(s) address", hint="mend INFOSTEER_DATA_URL")
+        raise UserError(f"data address {url} is not an http(s) address", hint="correct INFOSTEER_DATA_URL")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from infosteer_bench.benchmark import COMMONSENSE, TASKS
 from infosteer_bench.data.render import IGNORE, Renderer, encode_batch
-from infosteer_bench.data.sources import GSM8K_TRAIN, TASK_DIRS, DataSource, SourceFile, load_json_records
+from infosteer_bench.data.sources import GSM8K_TRAIN, DataSource, SourceFile, load_json_records
 from infosteer_bench.errors import UserError, unknown_name
-from infosteer_bench.grid import COMMONSENSE, MixSpec, PromptConfig
+from infosteer_bench.grid import MixSpec, PromptConfig
 from infosteer_bench.records import digest, file_sha256
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def source_file(name: str, source: DataSource) -> SourceFile | None:
         return SourceFile(path, name, file_sha256(path), stand_in=False)
     if name not in SOURCES:
         raise unknown_name("mix source", name, SOURCES, hint="or give the path of a .json or .jsonl file")
-    relative = GSM8K_TRAIN if name == "gsm8k" else f"dataset/{TASK_DIRS[name]}/train.json"
+    relative = GSM8K_TRAIN if name == "gsm8k" else f"dataset/{TASKS[name].folder}/train.json"
     return source.get(relative) if source.has(relative) else None
 
 

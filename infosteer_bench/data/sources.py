@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from infosteer_bench.benchmark import TASKS
 from infosteer_bench.cache import cache_dir
 from infosteer_bench.data.download import Progress, download
 from infosteer_bench.errors import UserError
@@ -28,28 +29,6 @@ UPSTREAM_COMMIT = "816657208af4db747803f87ba40a4c71383fed7a"
 UPSTREAM_URL = f"https://raw.githubusercontent.com/AGI-Edgerunners/LLM-Adapters/{UPSTREAM_COMMIT}"
 GSM8K_TRAIN = "gsm8k_train.jsonl"
 GSM8K_REPO, GSM8K_PARQUET = "openai/gsm8k", "main/train-00000-of-00001.parquet"
-
-MINIWORLD = Path("miniworld")
-"""The data root that stands for the embedded world."""
-
-TASK_DIRS = {
-    "boolq": "boolq",
-    "piqa": "piqa",
-    "siqa": "social_i_qa",
-    "hellaswag": "hellaswag",
-    "winogrande": "winogrande",
-    "arc_easy": "ARC-Easy",
-    "arc_challenge": "ARC-Challenge",
-    "openbookqa": "openbookqa",
-    "gsm8k": "gsm8k",
-    "addsub": "AddSub",
-    "singleeq": "SingleEq",
-    "multiarith": "MultiArith",
-    "aqua": "AQuA",
-    "mawps": "mawps",
-    "svamp": "SVAMP",
-}
-"""Short task name -> folder below `dataset/` upstream."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +57,6 @@ class DataSource(Protocol):
         ...
 
 
-def open_source(data_root: Path | None, *, progress: Progress | None = None) -> DataSource:
-    """The local root `data_root` (or INFOSTEER_DATA_ROOT), or else upstream. `progress` hears of downloads.
-
-    The root "miniworld" is the embedded world (write ./miniworld for a folder of that name).
-    Raises UserError for a root that is no folder or holds none of the files.
-    """
-    if data_root is None and os.environ.get("INFOSTEER_DATA_ROOT"):
-        data_root = Path(os.environ["INFOSTEER_DATA_ROOT"])
-    if data_root == MINIWORLD:
-        from infosteer_bench.data.miniworld.files import MiniWorld
-
-        return MiniWorld()
-    return LocalRoot(data_root) if data_root is not None else Upstream(progress=progress)
-
-
 @cache
 def pinned() -> dict[str, str]:
     """Relative path -> sha256 of the upstream file."""
@@ -110,8 +74,8 @@ class LocalRoot:
         if not any(self.has(relative) for relative in pinned()):
             raise UserError(
                 f"data root {root} holds none of the data files",
-                allowed=f"dataset/<dir>/test.json and train.json with <dir> of {', '.join(TASK_DIRS.values())}; "
-                + GSM8K_TRAIN,
+                allowed="dataset/<dir>/test.json and train.json with <dir> of "
+                f"{', '.join(row.folder for row in TASKS.values())}; {GSM8K_TRAIN}",
             )
 
     def files(self) -> list[str]:

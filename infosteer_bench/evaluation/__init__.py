@@ -8,6 +8,7 @@
 The heavy libraries are imported only when an engine is made.
 """
 
-from infosteer_bench.evaluation.engine import Engine, Generation, choose_backend, make_engine
+from infosteer_bench.evaluation.engine import Engine, choose_backend, make_engine
+from infosteer_bench.evaluation.generation import Generation
 
 __all__ = ["Engine", "Generation", "choose_backend", "make_engine"]

@@ -4,9 +4,9 @@
     store.add(request_key("generate", prompt, settings), answer, seconds=0.1)
     store.flush()                                                 # also by itself, every few seconds
 
-A file serves one set of circumstances (`Asked`: weights, tokenizer, engine, dtype, ...); in it an answer is found by
-the text that was asked and how it may end, so tasks and limits may change, and only what is new is asked. A line that
-is not whole (the process was killed, the disk lied) does not count and is asked again.
+A file serves one `AnswerContext` (weights, tokenizer, engine, dtype, ...); in it an answer is found by the text that
+was asked and how it may end, so tasks and limits may change, and only what is new is asked. A line that is not whole
+(the process was killed, the disk lied) does not count and is asked again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infosteer_bench.evaluation.engine import Generation
+from infosteer_bench.evaluation.generation import Generation
 from infosteer_bench.records import canonical_json, digest, write_atomic
 
 ANSWERS_VERSION = 1
@@ -34,7 +34,7 @@ _FLUSH_S = 5.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnswerContext:
     """The circumstances of an answer: what else must be equal for the same text to be answered the same.
 
     weights, tokenizer: digests. renderer: version of how a text becomes tokens. window: tokens of prompt and answer.
@@ -73,7 +73,7 @@ def request_key(kind: str, text: str, ending: Any) -> str:
     return hashlib.sha256(canonical_json([kind, text, ending]).encode()).hexdigest()[:32]
 
 
-def answers_path(run_dir: Path, checkpoint: str, asked: Asked) -> Path:
+def answers_path(run_dir: Path, checkpoint: str, asked: AnswerContext) -> Path:
     """Where a checkpoint's answers under these circumstances lie."""
     return run_dir / FOLDER / f"{checkpoint}--{digest(asdict(asked), 12)}.jsonl"
 
@@ -86,7 +86,7 @@ class AnswerStore:
     n_damaged: lines that did not verify.
     """
 
-    def __init__(self, path: Path | None = None, *, asked: Asked | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, asked: AnswerContext | None = None) -> None:
         self.path, self.asked = path, asked
         self.n_damaged = 0
         self._known: dict[str, Stored] = {}
@@ -148,7 +148,7 @@ class AnswerStore:
                 self.n_damaged += 1
             elif content[0] == "asked":
                 headed = True
-                self.asked = self.asked or (Asked(**content[1]) if content[1] else None)
+                self.asked = self.asked or (AnswerContext(**content[1]) if content[1] else None)
             else:
                 key, *plain, seconds = content
                 self._known[key] = Stored(_answer(plain), seconds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from infosteer_bench.device import gpu_bytes, has_cuda, visible_gpus
 from infosteer_bench.errors import UserError
@@ -24,27 +24,6 @@ MAX_CONTEXT = 2048
 engine, so that both see the same prompts."""
 
 BYTES = {"float32": 4, "bfloat16": 2}
-
-FinishReason = Literal["stop", "length"]
-
-
-class Generation(str):
-    """An answer's text, and how it ended. It is a plain string to everything that knows no better.
-
-    finish_reason: "stop" for an end-of-sequence token or a stop string, "length" for max_new_tokens.
-    n_tokens: generated tokens, the end-of-sequence token or the stop string's tokens included.
-    """
-
-    finish_reason: FinishReason
-    n_tokens: int
-
-    def __new__(cls, text: str, *, finish_reason: FinishReason, n_tokens: int) -> Generation:
-        self = super().__new__(cls, text)
-        self.finish_reason, self.n_tokens = finish_reason, n_tokens
-        return self
-
-    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:  # copy and pickle keep the attributes
-        return (str(self),), {"finish_reason": self.finish_reason, "n_tokens": self.n_tokens}
 
 
 class Engine(Protocol):
@@ -80,7 +59,7 @@ class Engine(Protocol):
 
 ENGINES: Registry[Any] = Registry("backend")
 ENGINES.register("hf", "infosteer_bench.evaluation.hf:HFEngine")
-ENGINES.register("vllm", "infosteer_bench.evaluation.vllm:VLLMEngine")
+ENGINES.register("vllm", "infosteer_bench.evaluation.vllm.engine:VLLMEngine")
 
 
 def make_engine(name: str, *, eval_config: EvalConfig) -> Engine:

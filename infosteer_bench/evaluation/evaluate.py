@@ -1,6 +1,6 @@
 """One checkpoint on its tasks: lm-eval's evaluator runs them, its samples become the rows that cells keep.
 
-    results = evaluate_tasks(engine.lm, tasks, Asking(EvalConfig(limit=20), PromptConfig()))
+    results = evaluate_tasks(engine.lm, tasks, EvalSettings(EvalConfig(limit=20), PromptConfig()))
     results["boolq"].exact_match["robust"]        # percent
 
 Our tasks are scored under the filters robust, strict and legacy, and the commonsense eight by `option_rank` too. A
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from infosteer_bench.errors import CellFailure, UserError
 from infosteer_bench.evaluation.answers import AnswerStore
-from infosteer_bench.evaluation.engine import Engine, Generation
+from infosteer_bench.evaluation.engine import Engine
+from infosteer_bench.evaluation.generation import Generation
 from infosteer_bench.grid import EvalConfig, PromptConfig
 from infosteer_bench.records import canonical_json
 from infosteer_bench.tasks.catalog import TaskInfo, build_task
@@ -59,7 +60,7 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
-class Asking:
+class EvalSettings:
     """How tasks are asked. data_root: None for upstream. include_path: where the user's own tasks come from."""
 
     eval_config: EvalConfig
@@ -80,7 +81,7 @@ def evaluate_task(
     built: dict[str, Any] | None = None,
 ) -> TaskResult:
     """`evaluate_tasks` of one task. Raises what keeps it from a result."""
-    asking = Asking(eval_config, prompt, data_root, include_path)
+    asking = EvalSettings(eval_config, prompt, data_root, include_path)
     result = evaluate_tasks(engine.lm, {info.name: info}, asking, on_progress=on_progress, built=built)[info.name]
     if isinstance(result, Exception):
         raise result
@@ -90,7 +91,7 @@ def evaluate_task(
 def evaluate_tasks(
     lm: EngineLM,
     infos: Mapping[str, TaskInfo],
-    asking: Asking,
+    asking: EvalSettings,
     *,
     on_progress: Callable[[int, int], None] | None = None,
     built: dict[str, Any] | None = None,
@@ -137,7 +138,7 @@ def _templated(info: TaskInfo, *, chat: bool) -> bool:
     return chat and info.kind == "other"
 
 
-def _built(info: TaskInfo, asking: Asking, lm: EngineLM, built: dict[str, Any]) -> Any:
+def _built(info: TaskInfo, asking: EvalSettings, lm: EngineLM, built: dict[str, Any]) -> Any:
     task: Any = built.get(info.name)
     if task is None:
         task = build_task(
@@ -155,7 +156,7 @@ def _built(info: TaskInfo, asking: Asking, lm: EngineLM, built: dict[str, Any]) 
 
 
 def _evaluate(
-    lm: EngineLM, tasks: dict[str, Any], infos: Mapping[str, TaskInfo], asking: Asking
+    lm: EngineLM, tasks: dict[str, Any], infos: Mapping[str, TaskInfo], asking: EvalSettings
 ) -> dict[str, TaskResult | Exception]:
     """One queue. If it fails by a task's fault, each task by itself: what is answered is not asked again."""
     from lm_eval.evaluator import evaluate

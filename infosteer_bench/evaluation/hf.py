@@ -19,7 +19,8 @@ import torch
 
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.evaluation.answers import Score
-from infosteer_bench.evaluation.engine import MAX_CONTEXT, Generation
+from infosteer_bench.evaluation.engine import MAX_CONTEXT
+from infosteer_bench.evaluation.generation import Generation
 from infosteer_bench.evaluation.hf_decode import write
 from infosteer_bench.evaluation.lm import Ask, EngineLM, Pair, end_token_ids, window
 from infosteer_bench.evaluation.quiet import quiet

@@ -24,7 +24,7 @@ from lm_eval.api.model import TemplateLM
 from infosteer_bench.data.render import encode_batch
 from infosteer_bench.errors import UserError
 from infosteer_bench.evaluation.answers import Answer, AnswerStore, Score, request_key
-from infosteer_bench.evaluation.engine import Generation
+from infosteer_bench.evaluation.generation import Generation
 from infosteer_bench.grid import EvalConfig
 
 if TYPE_CHECKING:

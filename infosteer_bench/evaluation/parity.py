@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from infosteer_bench.evaluation.engine import make_engine
-from infosteer_bench.evaluation.evaluate import Asking, TaskResult, evaluate_tasks
+from infosteer_bench.evaluation.evaluate import EvalSettings, TaskResult, evaluate_tasks
 from infosteer_bench.tasks.catalog import TaskInfo
 
 BACKENDS = ("hf", "vllm")
@@ -35,7 +35,7 @@ def ask(
     backend: str,
     checkpoint: Path,
     infos: Mapping[str, TaskInfo],
-    asking: Asking,
+    asking: EvalSettings,
     *,
     weight_digest: str,
     on_progress: Callable[[str], None],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from infosteer_bench.data.render import RENDERER_VERSION
 from infosteer_bench.evaluation.answers import ANSWERS_VERSION, AnswerStore, Score, stored_answers
-from infosteer_bench.evaluation.engine import Generation
+from infosteer_bench.evaluation.generation import Generation
 from infosteer_bench.evaluation.lm import Ask, EngineLM, Pair
 from infosteer_bench.grid import EvalConfig
 
@@ -26,7 +26,7 @@ class NotStored(Exception):
 
 
 @dataclass(frozen=True)
-class Given:
+class Answerer:
     """By whom answers were given: a checkpoint's weights, with what its method does while answering, and an engine."""
 
     weights: str
@@ -57,7 +57,7 @@ class StoredLM(EngineLM):
 def stored_lm(
     run_dir: Path,
     checkpoint: str,
-    given: Given,
+    given: Answerer,
     *,
     eval_config: EvalConfig,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -77,10 +77,10 @@ def stored_lm(
     return lm
 
 
-def _fits(store: AnswerStore, given: Given) -> bool:
+def _fits(store: AnswerStore, given: Answerer) -> bool:
     asked = store.asked
     return (
         asked is not None
-        and given == Given(asked.weights, asked.runtime, asked.engine, asked.dtype)
+        and given == Answerer(asked.weights, asked.runtime, asked.engine, asked.dtype)
         and (asked.renderer, asked.version) == (RENDERER_VERSION, ANSWERS_VERSION)
     )

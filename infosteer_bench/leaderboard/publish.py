@@ -24,21 +24,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infosteer_bench.errors import UserError
-from infosteer_bench.leaderboard import compact
-from infosteer_bench.leaderboard.contrasts import deltas_csv, ranks_csv
-from infosteer_bench.leaderboard.figures import figure_disagree, update_figures
-from infosteer_bench.leaderboard.finished import is_finished, note_finished
-from infosteer_bench.leaderboard.items import read_scores
-from infosteer_bench.leaderboard.latex import to_latex
-from infosteer_bench.leaderboard.layout import read_layout
-from infosteer_bench.leaderboard.markdown import to_markdown
-from infosteer_bench.leaderboard.mechanism import mechanism_csv, mechanism_rows
-from infosteer_bench.leaderboard.page import ITEMS_FOLDER, build_page
-from infosteer_bench.leaderboard.paper import MARKER, check_paper, is_paper, rebuild_paper
-from infosteer_bench.leaderboard.reproduction import FILE as REPRODUCTION_FILE
-from infosteer_bench.leaderboard.reproduction import to_reproduction
-from infosteer_bench.leaderboard.summary import to_provenance
-from infosteer_bench.leaderboard.tables import Row, build_rows, to_csv
+from infosteer_bench.leaderboard.numbers.columns import to_csv
+from infosteer_bench.leaderboard.numbers.mechanism import mechanism_csv, mechanism_rows
+from infosteer_bench.leaderboard.numbers.row import Row
+from infosteer_bench.leaderboard.numbers.rows import build_rows
+from infosteer_bench.leaderboard.numbers.standings import deltas_csv, ranks_csv
+from infosteer_bench.leaderboard.paper.board import MARKER, check_paper, is_paper, rebuild_paper
+from infosteer_bench.leaderboard.paper.reproduction import FILE as REPRODUCTION_FILE
+from infosteer_bench.leaderboard.paper.reproduction import to_reproduction
+from infosteer_bench.leaderboard.store import compact
+from infosteer_bench.leaderboard.store.finished import is_finished, note_finished
+from infosteer_bench.leaderboard.store.items import read_scores
+from infosteer_bench.leaderboard.store.layout import read_layout
+from infosteer_bench.leaderboard.views.facts import to_provenance
+from infosteer_bench.leaderboard.views.figures.charts import figure_disagree, update_figures
+from infosteer_bench.leaderboard.views.latex import to_latex
+from infosteer_bench.leaderboard.views.markdown import to_markdown
+from infosteer_bench.leaderboard.views.page import ITEMS_FOLDER, build_page
 from infosteer_bench.records import file_sha256, write_atomic
 
 OPTIONAL = (REPRODUCTION_FILE, "mechanism.csv")

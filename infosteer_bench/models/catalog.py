@@ -1,6 +1,7 @@
 """The models that grids name: one row each. The revision is resolved and recorded at download, not fixed here.
 
-Those of the mini-world (`folder`) come with the package, whose build record says how they were pretrained.
+The paper's six stand in benchmark.py. Those of the mini-world (`folder`)
+come with the package, whose build record says how they were pretrained.
 
 Adding a model is one more row. `select_models` reads what --models was given.
 """
@@ -8,46 +9,33 @@ Adding a model is one more row. `select_models` reads what --models was given.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from infosteer_bench.benchmark import PAPER_MODELS, ModelRow, Shape
 from infosteer_bench.errors import UserError, unknown_name
 from infosteer_bench.models.families import FAMILIES
 
-
-@dataclass(frozen=True)
-class ModelRow:
-    """id: our short name; parameters: count; gated: the hub asks for a licence click; paper_name: as in its tables;
-    folder: where an embedded model lies in the package (its hub_id is None)."""
-
-    id: str
-    hub_id: str | None
-    family: str
-    licence: str
-    parameters: int
-    gated: bool
-    paper_name: str | None = None
-    folder: Path | None = None
+MINI_MODELS = Path(__file__).parent.parent / "data" / "miniworld" / "models"
 
 
-MINIWORLD = Path(__file__).parent.parent / "data" / "miniworld" / "models"
-
-
-CATALOG: dict[str, ModelRow] = {
+CATALOG: dict[str, ModelRow] = PAPER_MODELS | {
     row.id: row
     for row in (
-        ModelRow("qwen2.5-1.5b", "Qwen/Qwen2.5-1.5B", "qwen2", "Apache-2.0", 1_543_714_304, False, "Qwen2.5-1.5B"),
-        ModelRow("qwen2.5-7b", "Qwen/Qwen2.5-7B", "qwen2", "Apache-2.0", 7_615_616_512, False, "Qwen2.5-7B"),
-        ModelRow("llama-3.2-1b", "meta-llama/Llama-3.2-1B", "llama", "Llama 3.2", 1_235_814_400, True, "Llama-3.2-1B"),
-        ModelRow("llama-3-8b", "meta-llama/Meta-Llama-3-8B", "llama", "Llama 3", 8_030_261_248, True, "Llama-3-8B"),
-        ModelRow("gemma-2-2b", "google/gemma-2-2b", "gemma2", "Gemma", 2_614_341_888, True, "Gemma-2-2B"),
-        ModelRow("gemma-2-9b", "google/gemma-2-9b", "gemma2", "Gemma", 9_241_705_984, True, "Gemma-2-9B"),
-        ModelRow("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", "llama", "Apache-2.0", 134_515_008, False),
-        ModelRow("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B", "qwen2", "Apache-2.0", 494_032_768, False),
-        ModelRow("gemma-3-270m", "google/gemma-3-270m", "gemma3", "Gemma", 268_098_176, True),
+        ModelRow(
+            *("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", "llama", "Apache-2.0", 134_515_008, False),
+            Shape(576, 1536, 30, 9, 3, 49_152, 64, True),
+        ),
+        ModelRow(
+            *("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B", "qwen2", "Apache-2.0", 494_032_768, False),
+            Shape(896, 4864, 24, 14, 2, 151_936, 64, True),
+        ),
+        ModelRow(
+            *("gemma-3-270m", "google/gemma-3-270m", "gemma3", "Gemma", 268_098_176, True),
+            Shape(640, 2048, 18, 4, 1, 262_144, 256, True),
+        ),
         *(
             ModelRow(
-                f"mini-{family}", None, family, "Apache-2.0", parameters, False, folder=MINIWORLD / f"mini-{family}"
+                f"mini-{family}", None, family, "Apache-2.0", parameters, False, folder=MINI_MODELS / f"mini-{family}"
             )
             for family, parameters in (("qwen2", 1_707_648), ("llama", 1_705_856), ("gemma2", 1_543_808))
         ),

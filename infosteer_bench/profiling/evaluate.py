@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from infosteer_bench.device import has_cuda
 from infosteer_bench.evaluation.engine import Engine, make_engine
-from infosteer_bench.evaluation.evaluate import Asking, TaskResult, evaluate_tasks
+from infosteer_bench.evaluation.evaluate import EvalSettings, TaskResult, evaluate_tasks
 from infosteer_bench.models.load import weight_digest
 from infosteer_bench.models.weights import weight_files
 from infosteer_bench.tasks.catalog import TaskInfo
@@ -52,7 +52,7 @@ def make_variant(model: Path, target: Path, *, seed: int) -> Path:
 def profile_eval(
     variants: list[Path],
     infos: Mapping[str, TaskInfo],
-    asking: Asking,
+    asking: EvalSettings,
     *,
     backend: str,
     on_progress: Callable[[str], None],
@@ -109,7 +109,7 @@ def profile_eval(
 
 
 def _one(
-    engine: Engine, path: Path, infos: Mapping[str, TaskInfo], asking: Asking, built: dict[str, Any]
+    engine: Engine, path: Path, infos: Mapping[str, TaskInfo], asking: EvalSettings, built: dict[str, Any]
 ) -> tuple[dict[str, float], dict[str, TaskResult]]:
     begun = time.perf_counter()
     engine.load(path, weight_digest=weight_digest(path), runtime=None)

@@ -124,12 +124,12 @@ def _item(rng: random.Random, doc: int) -> dict[str, Any]:
 
 def _plan(seeds: str) -> Plan:
     from infosteer_bench.grid import load_grid
-    from infosteer_bench.runs.inputs import Places, resolve_inputs
+    from infosteer_bench.runs.inputs import Roots, resolve_inputs
     from infosteer_bench.runs.plan import build_plan
 
     grid = load_grid(GRID).model_copy(update={"seeds": tuple(map(int, seeds.split(",")))})
-    places = Places(data_root=Path(grid.data_root) if grid.data_root else None, model_root=None)
-    return build_plan(grid, resolve_inputs(grid, places))
+    roots = Roots(data_root=Path(grid.data_root) if grid.data_root else None, model_root=None)
+    return build_plan(grid, resolve_inputs(grid, roots))
 
 
 def _seeds(cells: int) -> str:

@@ -1,7 +1,7 @@
-"""Is this machine ready for a grid? One finding per thing that can be wrong, each with its mend.
+"""Is this machine ready for a grid? One finding per thing that can be wrong, each with its fix.
 
-for finding in examine(grid, places, output):
-    print(finding.state, finding.text, finding.mend)
+for finding in examine(grid, roots, output):
+    print(finding.state, finding.text, finding.fix)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Literal
 from infosteer_bench.device import has_cuda
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import Grid
-from infosteer_bench.runs.inputs import Places
+from infosteer_bench.runs.inputs import Roots
 
 State = Literal["ok", "warn", "fail"]
 OLDEST_PYTHON = (3, 11)
@@ -32,14 +32,14 @@ HUB_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at and how it is; mend: what to do about it, empty where all is well."""
+    """What was looked at and how it is; fix: what to do about it, empty where all is well."""
 
     state: State
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
-def examine(grid: Grid | None, places: Places, output: Path, *, start_vllm: bool = False) -> Iterator[Finding]:
+def examine(grid: Grid | None, roots: Roots, output: Path, *, start_vllm: bool = False) -> Iterator[Finding]:
     """Python, packages, device, vLLM (really started on request), hub, and, for a grid, its models, data and room."""
     yield _python()
     yield from packages()
@@ -48,13 +48,13 @@ def examine(grid: Grid | None, places: Places, output: Path, *, start_vllm: bool
     yield _writable(output)
     yield _hub()
     if grid is not None:
-        places = Places(places.data_root or (Path(grid.data_root) if grid.data_root else None), places.model_root)
-        models = list(_models(grid, places))
-        data = list(_data(grid, places))
+        roots = Roots(roots.data_root or (Path(grid.data_root) if grid.data_root else None), roots.model_root)
+        models = list(_models(grid, roots))
+        data = list(_data(grid, roots))
         yield from models
         yield from data
         if all(finding.state != "fail" for finding in models + data):
-            yield from _room(grid, places, output)
+            yield from _room(grid, roots, output)
 
 
 def _python() -> Finding:
@@ -136,13 +136,13 @@ def _started() -> Finding:
 
     from infosteer_bench.evaluation.engine import make_engine
     from infosteer_bench.grid import EvalConfig
-    from infosteer_bench.models.catalog import MINIWORLD
+    from infosteer_bench.models.catalog import MINI_MODELS
 
     answers, begun = [], time.monotonic()
     for backend in ("hf", "vllm"):
         engine = make_engine(backend, eval_config=EvalConfig(dtype="float32", max_new_tokens=8))
         try:
-            engine.load(MINIWORLD / "mini-llama", weight_digest="doctor", runtime=None)
+            engine.load(MINI_MODELS / "mini-llama", weight_digest="doctor", runtime=None)
             asked = Instance("generate_until", {}, ("does the fox eat corn?\n", {"until": []}), 0)
             answers.append(str(engine.lm.generate_until([asked])[0]))
         except Exception as error:
@@ -184,20 +184,20 @@ def _hub() -> Finding:
     )
 
 
-def _models(grid: Grid, places: Places) -> Iterator[Finding]:
+def _models(grid: Grid, roots: Roots) -> Iterator[Finding]:
     from infosteer_bench.models.catalog import select_models
     from infosteer_bench.models.load import resolve_model
 
     for text in select_models(list(grid.models), grid_models=grid.models):
         try:
-            model = resolve_model(text, model_root=places.model_root)
+            model = resolve_model(text, model_root=roots.model_root)
             yield Finding("ok", f"model {model.id}: {model.origin}, revision {model.revision[:19]}")
         except UserError as error:
             yield Finding("fail", f"model {text}: {error.what}", _mend(error))
 
 
-def _data(grid: Grid, places: Places) -> Iterator[Finding]:
-    from infosteer_bench.data.sources import open_source
+def _data(grid: Grid, roots: Roots) -> Iterator[Finding]:
+    from infosteer_bench.data.roots import open_source
     from infosteer_bench.tasks.catalog import read_tasks, select_tasks
 
     try:
@@ -205,7 +205,7 @@ def _data(grid: Grid, places: Places) -> Iterator[Finding]:
         files = [
             info.data_file for info in map(known.__getitem__, select_tasks(list(grid.tasks), known)) if info.data_file
         ]
-        source = open_source(places.data_root)
+        source = open_source(roots.data_root)
         found = [source.get(name) for name in files]
     except UserError as error:
         yield Finding("fail", f"data: {error.what}", _mend(error))
@@ -225,19 +225,19 @@ def _mend(error: UserError) -> str:
     return error.hint or (f"allowed: {error.allowed}" if error.allowed else "")
 
 
-def _room(grid: Grid, places: Places, output: Path) -> Iterator[Finding]:
+def _room(grid: Grid, roots: Roots, output: Path) -> Iterator[Finding]:
     from infosteer_bench.runs.estimate import estimate, room, would_not_fit
     from infosteer_bench.runs.inputs import resolve_inputs
     from infosteer_bench.runs.plan import build_plan
-    from infosteer_bench.runs.survey import survey
+    from infosteer_bench.runs.status import read_status
 
-    plan = build_plan(grid, resolve_inputs(grid, places))
+    plan = build_plan(grid, resolve_inputs(grid, roots))
     run_dir = output / grid.name
-    cost = estimate(plan, survey(plan, run_dir))
+    cost = estimate(plan, read_status(plan, run_dir))
     lines = would_not_fit(cost, room(run_dir))
     for line in lines:
-        what, _, mend = line.partition(": ")
-        yield Finding("warn", what, mend)
+        what, _, fix = line.partition(": ")
+        yield Finding("warn", what, fix)
     if not lines:
         needs = f"{cost.disk_bytes / 1e9:.2f} GB of disk and {cost.memory_bytes / 1e9:.2f} GB of memory"
         yield Finding("ok", f"grid {grid.name} needs {needs} (weights, gradients, optimizer), and they are there")

@@ -23,8 +23,8 @@ from infosteer_bench.device import has_cuda
 from infosteer_bench.evaluation.engine import BYTES
 from infosteer_bench.records import CheckpointRecord
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint
+from infosteer_bench.runs.status import Status
 from infosteer_bench.runs.storage import Storage
-from infosteer_bench.runs.survey import Survey
 from infosteer_bench.training.recipe import training_bytes
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Cost:
         return self.train_flop / flop_per_s / 3600, self.answer_flop / flop_per_s / 3600
 
 
-def estimate(plan: Plan, found: Survey, storage: Storage | None = None) -> Cost:
+def estimate(plan: Plan, found: Status, storage: Storage | None = None) -> Cost:
     """The cost of what is still to do. Models whose parameters nobody knows count as nothing."""
     storage = storage or Storage()
     train_flop = answer_flop = tokens = 0.0
@@ -188,7 +188,7 @@ def room(run_dir: Path) -> dict[str, int]:
 
 
 def would_not_fit(cost: Cost, free: dict[str, Any]) -> list[str]:
-    """What the plan needs beyond what is there, one line each, with the mend."""
+    """What the plan needs beyond what is there, one line each, with the fix."""
     lines = []
     if cost.disk_bytes > free["disk"]:
         lines.append(

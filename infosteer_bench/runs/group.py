@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from infosteer_bench.records import CellRecord, CheckpointRecord
 from infosteer_bench.runs.plan import PlannedCheckpoint
+from infosteer_bench.runs.status import Status
 from infosteer_bench.runs.storage import Storage, note_storage
-from infosteer_bench.runs.survey import Survey
 from infosteer_bench.runs.worker import Worker
 
 Job = tuple[PlannedCheckpoint, list[str]]
 """A checkpoint and its open tasks."""
 
 
-def run_group(worker: Worker, group: list[PlannedCheckpoint], found: Survey, storage: Storage) -> list[str]:
+def run_group(worker: Worker, group: list[PlannedCheckpoint], found: Status, storage: Storage) -> list[str]:
     """Bring checkpoints of one model to their cells; returns what failed, one line each.
 
     Training and answering both want the memory, so a batch is trained, then answered with one engine.
@@ -34,7 +34,7 @@ def run_group(worker: Worker, group: list[PlannedCheckpoint], found: Survey, sto
     return failures
 
 
-def _scored(worker: Worker, planned: PlannedCheckpoint, found: Survey) -> list[str]:
+def _scored(worker: Worker, planned: PlannedCheckpoint, found: Status) -> list[str]:
     """Score what is stored without the model; returns the tasks that need it."""
     open_tasks = found.open_tasks[planned.key]
     record = found.records.get(planned.key)
@@ -42,13 +42,13 @@ def _scored(worker: Worker, planned: PlannedCheckpoint, found: Survey) -> list[s
         return open_tasks
     worker.progress.at(planned.key)
     scored: set[str] = set()
-    for cell in worker.examiner.stored(planned, record, open_tasks):
+    for cell in worker.evaluator.stored(planned, record, open_tasks):
         scored.add(cell.task)
         worker.progress.cell(f"{planned.label} {_result(cell)}, answered before")
     return [task for task in open_tasks if task not in scored]
 
 
-def _batch(worker: Worker, jobs: list[Job], found: Survey, storage: Storage) -> list[str]:
+def _batch(worker: Worker, jobs: list[Job], found: Status, storage: Storage) -> list[str]:
     failures: list[str] = []
     ready: list[tuple[PlannedCheckpoint, CheckpointRecord, list[str]]] = []
     for planned, tasks in jobs:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Places:
+class Roots:
     """Where data and models come from; None means upstream and the hub."""
 
     data_root: Path | None = None
@@ -43,10 +43,10 @@ class Inputs:
     engine_reason: str
 
 
-def resolve_inputs(grid: Grid, places: Places) -> Inputs:
+def resolve_inputs(grid: Grid, roots: Roots) -> Inputs:
     """Look everything up, cheapest first, so that a typo is told before any download. Raises UserError."""
     from infosteer_bench.data.mixes import build_mix
-    from infosteer_bench.data.sources import open_source
+    from infosteer_bench.data.roots import open_source
     from infosteer_bench.evaluation.engine import choose_backend
     from infosteer_bench.models.catalog import select_models
     from infosteer_bench.models.load import load_tokenizer, materialize, resolve_model
@@ -62,11 +62,11 @@ def resolve_inputs(grid: Grid, places: Places) -> Inputs:
         raise UserError(f"grid {grid.name} names no model", hint="give --models, or models: in the grid")
     engine, reason = choose_backend(grid.eval.backend)
     _check_fit(grid, methods, tasks, engine)
-    source = open_source(places.data_root)
+    source = open_source(roots.data_root)
     test_files = {name: source.get(info.data_file) for name, info in tasks.items() if info.data_file}
     for name, file in test_files.items():
         check_items(file, tasks[name].kind)
-    models = tuple(resolve_model(text, model_root=places.model_root) for text in texts)
+    models = tuple(resolve_model(text, model_root=roots.model_root) for text in texts)
     _distinct_models(models)
     for model in models:
         for method in methods:

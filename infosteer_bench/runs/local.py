@@ -15,16 +15,16 @@ from pathlib import Path
 from infosteer_bench import provenance
 from infosteer_bench.records import CheckpointRecord, read_records, write_sealed
 from infosteer_bench.runs.group import run_group
-from infosteer_bench.runs.inputs import Places
+from infosteer_bench.runs.inputs import Roots
 from infosteer_bench.runs.lock import locked
-from infosteer_bench.runs.mend import drop_passing, set_right, sweep
 from infosteer_bench.runs.overlap import keep_audit
-from infosteer_bench.runs.placement import Seats, choose_seats, gpus_for, jobs, own_threads
+from infosteer_bench.runs.placement import Slots, choose_slots, gpus_for, jobs, own_threads
 from infosteer_bench.runs.plan import Plan, cell_identity, cell_key, describe
-from infosteer_bench.runs.pool import Patience, Pool, Task
+from infosteer_bench.runs.pool import Payload, Pool, RetryPolicy
 from infosteer_bench.runs.progress import Progress
+from infosteer_bench.runs.repair import drop_passing, repair, sweep
+from infosteer_bench.runs.status import Status, read_status
 from infosteer_bench.runs.storage import Storage, high_water
-from infosteer_bench.runs.survey import Survey, survey
 from infosteer_bench.runs.worker import Worker
 
 
@@ -34,36 +34,36 @@ class Outcome:
 
     done: int
     failures: tuple[str, ...]
-    mended: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
     """What did not verify and does now, one line each."""
 
 
 def run(
     plan: Plan,
     run_dir: Path,
-    places: Places,
+    roots: Roots,
     *,
     quiet: bool = False,
     storage: Storage | None = None,
     workers: int | None = None,
-    patience: Patience | None = None,
+    retry_policy: RetryPolicy | None = None,
 ) -> Outcome:
     """Do everything the plan asks for that is not done yet. Raises UserError if another run holds the folder.
 
     storage: what becomes of trained checkpoints; they are large, so by default they go when their cells are done.
-    workers: processes side by side; 0 does everything in this one, None chooses (`placement.choose_seats`).
-    patience: with workers that die or hang.
+    workers: processes side by side; 0 does everything in this one, None chooses (`placement.choose_slots`).
+    retry_policy: with workers that die or hang.
     """
     storage = storage or Storage()
     # the most demanding models first, and what cannot be is refused before anything is written
     needs = sorted({gpus_for(plan, model) for model in plan.inputs.models}, reverse=True)
-    seats = {each: choose_seats(plan, workers, most=storage.most, each=each) for each in needs}
+    slots = {each: choose_slots(plan, workers, most=storage.most, each=each) for each in needs}
     with locked(run_dir) as lock_fd:
         problems = sweep(run_dir)
         write_sealed(run_dir / "grid.json", describe(plan, provenance.public_command()))
         _write_plan(plan, run_dir)  # with the grid, so that a board made in between shows this grid's cells only
-        keep_audit(plan, run_dir, places)
-        found = survey(plan, run_dir)
+        keep_audit(plan, run_dir, roots)
+        found = read_status(plan, run_dir)
         found.problems[:0] = problems
         drop_passing(found, storage, run_dir)
         for cell, split in found.resplit:
@@ -73,65 +73,72 @@ def run(
             with Progress(total=found.missing, log=run_dir / "run.log", quiet=quiet) as progress:
                 for problem in found.problems:
                     progress.line(f"damaged: {problem}", always=True)
-                set_right(found, storage)
-                task = Task(plan, run_dir, places, found, storage, max(seat.number for seat in seats.values()))
-                failures = _do(task, seats, progress, lock_fd, patience)
+                repair(found, storage)
+                task = Payload(plan, run_dir, roots, found, storage, max(slot.number for slot in slots.values()))
+                failures = _do(task, slots, progress, lock_fd, retry_policy)
                 marks = high_water(run_dir)
                 if marks:
                     most = f"{marks['most_checkpoints']} ({marks['most_bytes'] / 1e9:.2f} GB)"
                     progress.line(f"trained checkpoints on disk at once: at most {most}")
         _write_plan(plan, run_dir)
-        now = survey(plan, run_dir)
-        mended = [problem for problem in found.problems if problem not in now.problems]
-        return Outcome(now.done, tuple(failures), tuple(mended))
+        now = read_status(plan, run_dir)
+        repaired = [problem for problem in found.problems if problem not in now.problems]
+        return Outcome(now.done, tuple(failures), tuple(repaired))
 
 
-def _do(task: Task, seats: dict[int, Seats], progress: Progress, lock_fd: int, patience: Patience | None) -> list[str]:
+def _do(
+    task: Payload, slots: dict[int, Slots], progress: Progress, lock_fd: int, retry_policy: RetryPolicy | None
+) -> list[str]:
     """What is open, by workers or in this process; returns what failed, one line each.
 
-    seats: by how many GPUs a model needs.
+    slots: by how many GPUs a model needs.
     """
     failures: list[str] = []
-    for each, these in seats.items():
-        places = [
+    for each, these in slots.items():
+        positions = [
             place
             for place, planned in enumerate(task.plan.checkpoints)
             if task.found.has_work(planned.key) and gpus_for(task.plan, planned.model) == each
         ]
-        if places:
-            failures += _seated(task, these, places, progress, lock_fd, patience)
+        if positions:
+            failures += _in_slots(task, these, positions, progress, lock_fd, retry_policy)
     return failures
 
 
-def _seated(
-    task: Task, seats: Seats, open_places: list[int], progress: Progress, lock_fd: int, patience: Patience | None
+def _in_slots(
+    task: Payload,
+    slots: Slots,
+    open_places: list[int],
+    progress: Progress,
+    lock_fd: int,
+    retry_policy: RetryPolicy | None,
 ) -> list[str]:
-    """These places of the plan, of models that need equally many GPUs."""
+    """These positions of the plan, of models that need equally many GPUs."""
     plan, found, storage = task.plan, task.found, task.storage
-    if seats.number:
-        work = jobs(plan, open_places, seats)
-        workers = min(seats.number, len(work))
+    if slots.number:
+        work = jobs(plan, open_places, slots)
+        workers = min(slots.number, len(work))
         each = storage if storage.most is None else replace(storage, most=storage.most // workers)
         task = replace(task, storage=each, workers=workers)
         try:
-            pool = Pool(task, seats=seats, progress=progress, lock_fd=lock_fd, patience=patience)
+            pool = Pool(task, slots=slots, progress=progress, lock_fd=lock_fd, retry_policy=retry_policy)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             progress.note(f"no workers: this run cannot be told to another process ({error})")
         else:
             if workers > 1:
                 progress.line(
-                    f"{workers} workers side by side{', GPUs each: ' + ' | '.join(seats.gpus) if seats.gpus else ''}"
+                    f"{workers} workers side by side{', GPUs each: ' + ' | '.join(slots.gpus) if slots.gpus else ''}"
                 )
             return pool.run(work)
-    return _alone(Worker(plan, task.run_dir, task.places, progress), open_places, found, storage)
+    return _alone(Worker(plan, task.run_dir, task.roots, progress), open_places, found, storage)
 
 
-def _alone(worker: Worker, places: list[int], found: Survey, storage: Storage) -> list[str]:
+def _alone(worker: Worker, positions: list[int], found: Status, storage: Storage) -> list[str]:
     """Everything in this process, model by model, so that one engine answers for all checkpoints of a model."""
     failures: list[str] = []
     try:
         for model in worker.plan.inputs.models:
-            checkpoints = [worker.plan.checkpoints[place] for place in places]
+            checkpoints = [worker.plan.checkpoints[place] for place in positions]
             group = [planned for planned in checkpoints if planned.model.id == model.id]
             if group:
                 with own_threads(model):
@@ -141,14 +148,14 @@ def _alone(worker: Worker, places: list[int], found: Survey, storage: Storage) -
     return failures
 
 
-def train_only(plan: Plan, run_dir: Path, places: Places, *, quiet: bool = False) -> list[str]:
+def train_only(plan: Plan, run_dir: Path, roots: Roots, *, quiet: bool = False) -> list[str]:
     """Train what is missing and evaluate nothing. Under a launcher every rank calls this; rank 0 keeps the records."""
     main = os.environ.get("RANK", "0") == "0"
     failures: list[str] = []
     with locked(run_dir) if main else contextlib.nullcontext():
-        found = survey(plan, run_dir)
+        found = read_status(plan, run_dir)
         with Progress(total=0, log=run_dir / "run.log", quiet=quiet or not main) as progress:
-            worker = Worker(plan, run_dir, places, progress, records=main)
+            worker = Worker(plan, run_dir, roots, progress, records=main)
             for planned in plan.checkpoints:
                 record = found.records.get(planned.key)
                 if not planned.method.trains or (record is not None and worker.has_weights(planned, record)):

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infosteer_bench.data.mixes import SOURCES
+from infosteer_bench.data.roots import open_source
 from infosteer_bench.data.slices import TextSlice, development_slice, slice_of
-from infosteer_bench.data.sources import open_source
 from infosteer_bench.device import has_cuda
 from infosteer_bench.models.load import load_model, load_tokenizer, materialize
 
 if TYPE_CHECKING:
     from infosteer_bench.grid import MixSpec
-    from infosteer_bench.runs.inputs import Places
+    from infosteer_bench.runs.inputs import Roots
     from infosteer_bench.runs.plan import Plan, PlannedCheckpoint
 
 TOKENS = 1024
@@ -27,8 +27,8 @@ TOKENS = 1024
 class Mechanism:
     """Text slices of one plan, and what checkpoints do with them."""
 
-    def __init__(self, plan: Plan, places: Places) -> None:
-        self.plan, self.places = plan, places
+    def __init__(self, plan: Plan, roots: Roots) -> None:
+        self.plan, self.roots = plan, roots
         self._slices: dict[tuple[str, str], TextSlice] = {}
 
     def of(self, planned: PlannedCheckpoint, weights: Path) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Mechanism:
             mix = self.plan.inputs.mixes[spec.name, planned.model.id]
             held_out = [name for name in mix.sources if name in SOURCES and mix.sources[name]["held_out"]]
             if held_out:
-                source = open_source(self.places.data_root)
+                source = open_source(self.roots.data_root)
                 prompt = self.plan.grid.prompt
                 text = development_slice(held_out, source, prompt=prompt, tokenizer=tokenizer, tokens=TOKENS)
             else:

@@ -11,15 +11,15 @@ from pydantic import ValidationError
 
 from infosteer_bench.data.audit import audit_data
 from infosteer_bench.data.mixes import Mix
-from infosteer_bench.data.sources import open_source
+from infosteer_bench.data.roots import open_source
 from infosteer_bench.records import AUDIT_VERSION, CorruptRecord, DataAudit, read_sealed, write_sealed
-from infosteer_bench.runs.inputs import Places
+from infosteer_bench.runs.inputs import Roots
 from infosteer_bench.runs.plan import Plan
 
 FILE = "audit.json"
 
 
-def keep_audit(plan: Plan, run_dir: Path, places: Places) -> None:
+def keep_audit(plan: Plan, run_dir: Path, roots: Roots) -> None:
     """Write `run_dir`/audit.json unless it is there already, of this plan's data."""
     mixes = {name: mix for (name, _), mix in plan.inputs.mixes.items()}
     try:
@@ -28,7 +28,7 @@ def keep_audit(plan: Plan, run_dir: Path, places: Places) -> None:
     except (CorruptRecord, ValidationError):
         pass
     audit = audit_data(
-        open_source(places.data_root),
+        open_source(roots.data_root),
         mixes=[spec for spec in plan.inputs.mix_specs if spec.name in mixes],
         tests=plan.inputs.test_files,
         max_examples=plan.grid.train.max_examples,

@@ -34,7 +34,7 @@ MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
-class Seats:
+class Slots:
     """Where workers sit: one each. gpus: for CUDA_VISIBLE_DEVICES, "0" or "0,1"; empty where all share the cores."""
 
     number: int
@@ -94,7 +94,7 @@ def _refuse_pieces(train: TrainConfig, model: ResolvedModel) -> None:
         )
 
 
-def choose_seats(plan: Plan, asked: int | None, *, most: int | None = None, each: int = 1) -> Seats:
+def choose_slots(plan: Plan, asked: int | None, *, most: int | None = None, each: int = 1) -> Slots:
     """One worker per `each` GPUs; without GPUs one per core where all models are small, else one.
 
     asked: that many instead; 0 is no worker at all, everything in this process. most: not more (checkpoints on disk).
@@ -106,28 +106,28 @@ def choose_seats(plan: Plan, asked: int | None, *, most: int | None = None, each
         limit, why = len(gpus), f"{len(gpus)} GPU(s) are visible, and each serves one worker"
     if asked is not None and limit is not None and asked > limit:
         raise UserError(f"--workers {asked}: {why}", allowed=f"0 (in this process) to {limit}")
-    if gpus:  # a worker of several GPUs leaves fewer seats than were asked for
+    if gpus:  # a worker of several GPUs leaves fewer slots than were asked for
         limit = len(gpus) // each
         asked = None if asked is None else min(asked, limit)
     if asked is None:
         small = all(map(is_small, plan.inputs.models))
         asked = limit or (min(cores(), MOST_WORKERS) if small else 1)
     number = asked if most is None else min(asked, most)
-    return Seats(number, tuple(",".join(gpus[seat * each : (seat + 1) * each]) for seat in range(number) if gpus))
+    return Slots(number, tuple(",".join(gpus[slot * each : (slot + 1) * each]) for slot in range(number) if gpus))
 
 
-def jobs(plan: Plan, places: list[int], seats: Seats) -> list[list[int]]:
-    """Which of the plan's open checkpoints a worker takes in one go, so that every seat has work.
+def jobs(plan: Plan, positions: list[int], slots: Slots) -> list[list[int]]:
+    """Which of the plan's open checkpoints a worker takes in one go, so that every slot has work.
 
     Together go checkpoints of one base model, trained and then answered with one engine. Small models on a CPU go
     alone: nothing is saved by an order there, and a worker is never left with the longest row.
     """
-    if not seats.gpus and plan.inputs.engine == "hf" and seats.number > 1:
-        return [[place] for place in places]
+    if not slots.gpus and plan.inputs.engine == "hf" and slots.number > 1:
+        return [[position] for position in positions]
     groups: dict[str, list[int]] = {}
-    for place in places:
-        groups.setdefault(plan.checkpoints[place].model.id, []).append(place)
-    parts = math.ceil(max(1, seats.number) / max(1, len(groups)))
+    for position in positions:
+        groups.setdefault(plan.checkpoints[position].model.id, []).append(position)
+    parts = math.ceil(max(1, slots.number) / max(1, len(groups)))
     return [part for group in groups.values() for part in _split(group, parts)]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from infosteer_bench.data.render import RENDERER_VERSION
-from infosteer_bench.data.sources import MINIWORLD
+from infosteer_bench.data.roots import MINIWORLD
 from infosteer_bench.grid import Grid, MixSpec
 from infosteer_bench.models.catalog import CATALOG
 from infosteer_bench.records import digest

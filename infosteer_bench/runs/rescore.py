@@ -1,6 +1,6 @@
 """Score a run's stored answers again: filters and metrics as they are now, no model, nothing asked.
 
-    outcome = rescore(Path("runs/laptop"), Places(data_root=...))
+    outcome = rescore(Path("runs/laptop"), Roots(data_root=...))
 
 A changed filter or metric changes a task's digest and with it the cell's key, so each cell gets a record beside the old
 one, which turns stale; the next `run` finds the new ones done. Answers belong to weights and prompts, not to filters.
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from infosteer_bench import provenance
 from infosteer_bench.data.render import RENDERER_VERSION
-from infosteer_bench.data.sources import open_source
+from infosteer_bench.data.roots import open_source
 from infosteer_bench.errors import UserError
-from infosteer_bench.evaluation.evaluate import Asking, TaskResult, evaluate_tasks
-from infosteer_bench.evaluation.stored import Given, NotStored, stored_lm
+from infosteer_bench.evaluation.evaluate import EvalSettings, TaskResult, evaluate_tasks
+from infosteer_bench.evaluation.stored import Answerer, NotStored, stored_lm
 from infosteer_bench.grid import EvalConfig, PromptConfig
-from infosteer_bench.leaderboard.compact import read_run_file
+from infosteer_bench.leaderboard.store.compact import read_run_file
 from infosteer_bench.records import (
     CellRecord,
     CheckpointRecord,
@@ -33,7 +33,7 @@ from infosteer_bench.records import (
     write_items,
     write_sealed,
 )
-from infosteer_bench.runs.inputs import Places
+from infosteer_bench.runs.inputs import Roots
 from infosteer_bench.runs.lock import locked
 from infosteer_bench.runs.plan import cell_key
 from infosteer_bench.tasks.catalog import TaskInfo, read_tasks
@@ -53,7 +53,7 @@ class Rescored:
 
 def rescore(
     run_dir: Path,
-    places: Places,
+    roots: Roots,
     *,
     include_path: Path | None = None,
     on_checkpoint: Callable[[int, int], None] | None = None,
@@ -67,8 +67,8 @@ def rescore(
         raise UserError(f"--runs {run_dir} holds no run", allowed="a run's folder, such as runs/laptop")
     with locked(run_dir):
         current, grid = (read_run_file(run_dir / name) or {} for name in ("plan.json", "grid.json"))
-        data_root = places.data_root or (Path(grid["data_root"]) if grid.get("data_root") else None)
-        scorer = _Scorer(run_dir, Places(data_root, places.model_root), include_path)
+        data_root = roots.data_root or (Path(grid["data_root"]) if grid.get("data_root") else None)
+        scorer = _Scorer(run_dir, Roots(data_root, roots.model_root), include_path)
         cells, _ = read_records(run_dir, CellRecord)
         groups = _by_checkpoint([cells[key] for key in current["cells"] if key in cells])
         renamed: dict[str, str] = {}
@@ -95,11 +95,11 @@ def _by_checkpoint(cells: list[CellRecord]) -> dict[str, list[CellRecord]]:
 class _Scorer:
     """Keeps the tasks that it built from one checkpoint to the next."""
 
-    def __init__(self, run_dir: Path, places: Places, include_path: Path | None) -> None:
-        self.run_dir, self.places, self.include_path = run_dir, places, include_path
+    def __init__(self, run_dir: Path, roots: Roots, include_path: Path | None) -> None:
+        self.run_dir, self.roots, self.include_path = run_dir, roots, include_path
         self.outcome = Rescored()
         self._known = read_tasks(include_path)
-        self._source = open_source(places.data_root)
+        self._source = open_source(roots.data_root)
         self._checkpoints, _ = read_records(run_dir, CheckpointRecord)
         self._built: dict[str, dict[str, Any]] = {}
 
@@ -108,10 +108,10 @@ class _Scorer:
         first = cells[0]
         identity = first.identity
         given = {name: value for name, value in identity["prompt"].items() if name != "renderer"}
-        asking = Asking(
+        asking = EvalSettings(
             EvalConfig(max_new_tokens=identity["generation"]["max_new_tokens"], limit=first.limit),
             PromptConfig(**given),
-            self.places.data_root,
+            self.roots.data_root,
             self.include_path,
         )
         infos: dict[str, TaskInfo] = {}
@@ -126,7 +126,7 @@ class _Scorer:
             for cell in cells:
                 self._failed(cell, "its checkpoint's record is missing")
             return
-        by_whom = Given(first.weight_digest or "", record.runtime, first.engine, first.dtype)
+        by_whom = Answerer(first.weight_digest or "", record.runtime, first.engine, first.dtype)
         tokenizer = self._tokenizer(record) if asking.prompt.template == "chat" else None
         lm = stored_lm(self.run_dir, record.key, by_whom, eval_config=asking.eval_config, tokenizer=tokenizer)
         built = self._built.setdefault(canonical_json([given, first.limit]), {})
@@ -160,7 +160,7 @@ class _Scorer:
     def _tokenizer(self, record: CheckpointRecord) -> PreTrainedTokenizerBase:
         from infosteer_bench.models.load import load_tokenizer, materialize, resolve_model
 
-        return load_tokenizer(materialize(resolve_model(record.model, model_root=self.places.model_root)))
+        return load_tokenizer(materialize(resolve_model(record.model, model_root=self.roots.model_root)))
 
     def _failed(self, cell: CellRecord, why: str) -> None:
         self.outcome.failures.append(f"{cell.key}: not scored again: {why}")

@@ -26,7 +26,7 @@ from infosteer_bench.records import (
     read_record,
     write_atomic,
 )
-from infosteer_bench.runs.examiner import Examiner
+from infosteer_bench.runs.evaluator import Evaluator
 from infosteer_bench.runs.mechanism import Mechanism
 from infosteer_bench.runs.placement import ranks
 from infosteer_bench.runs.plan import Plan, PlannedCheckpoint
@@ -34,7 +34,7 @@ from infosteer_bench.runs.storage import CURVES, PASSING, WEIGHTS, drop, file_di
 
 if TYPE_CHECKING:
     from infosteer_bench.data.mixes import TokenizedMix
-    from infosteer_bench.runs.inputs import Places
+    from infosteer_bench.runs.inputs import Roots
     from infosteer_bench.runs.progress import Progress
     from infosteer_bench.training.checkpoint import TrainResult
 
@@ -45,10 +45,10 @@ class Worker:
     records: False in the ranks of a launcher that only help to train.
     """
 
-    def __init__(self, plan: Plan, run_dir: Path, places: Places, progress: Progress, *, records: bool = True) -> None:
-        self.plan, self.run_dir, self.places, self.progress, self.records = plan, run_dir, places, progress, records
-        self.examiner = Examiner(plan, run_dir, places, progress, self._failure)
-        self._mechanism = Mechanism(plan, places)
+    def __init__(self, plan: Plan, run_dir: Path, roots: Roots, progress: Progress, *, records: bool = True) -> None:
+        self.plan, self.run_dir, self.roots, self.progress, self.records = plan, run_dir, roots, progress, records
+        self.evaluator = Evaluator(plan, run_dir, roots, progress, self._failure)
+        self._mechanism = Mechanism(plan, roots)
         self._mix: tuple[tuple[str, str], TokenizedMix] | None = None
 
     def weights_dir(self, planned: PlannedCheckpoint) -> Path:
@@ -209,7 +209,7 @@ class Worker:
 
     def cells(self, planned: PlannedCheckpoint, record: CheckpointRecord, tasks: list[str]) -> Iterator[CellRecord]:
         """Have the checkpoint answer `tasks`; a cell for each."""
-        return self.examiner.cells(planned, record, tasks, self.weights_dir(planned))
+        return self.evaluator.cells(planned, record, tasks, self.weights_dir(planned))
 
     def _failure(self, name: str, error: Exception) -> str:
         """Keep the whole story in a log; return one line that names it."""
@@ -232,7 +232,7 @@ class Worker:
 
     def close_engine(self) -> None:
         """End the engine, if one runs."""
-        self.examiner.close()
+        self.evaluator.close()
 
 
 def _free_memory() -> None:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from infosteer_bench.benchmark import GROUPS, TYPES
 from infosteer_bench.errors import UserError, unknown_name
 from infosteer_bench.grid import PromptConfig
 from infosteer_bench.records import digest, file_sha256
+from infosteer_bench.strict_yaml import Document, read_document, show
 from infosteer_bench.tasks.filters import FILTERS_VERSION, KINDS
 from infosteer_bench.tasks.schema import (
     GROUP_FIELDS,
@@ -26,29 +28,12 @@ from infosteer_bench.tasks.schema import (
     require,
     unknown_key,
 )
-from infosteer_bench.tasks.strict_yaml import Document, read_document, show
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
     from transformers import PreTrainedTokenizerBase
 
 PREFIX = "infosteer_"
-TYPES = ("reading", "knowledge", "commonsense", "linguistic", "math")
-
-_ID = ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa", "gsm8k")
-_OOD = ("addsub", "singleeq", "multiarith", "aqua", "mawps", "svamp")
-GROUP_MEMBERS: dict[str, tuple[str, ...]] = {
-    "id": _ID,
-    "ood": _OOD,
-    "ood5": tuple(name for name in _OOD if name != "aqua"),
-    "all": _ID + _OOD,
-    "reading": ("boolq",),
-    "knowledge": ("arc_easy", "arc_challenge", "openbookqa"),
-    "commonsense": ("piqa", "siqa", "hellaswag"),
-    "linguistic": ("winogrande",),
-    "math": ("gsm8k", *_OOD),
-}
-"""Short names behind each group name; `all` is in the order in which tasks are shown."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +71,7 @@ def read_tasks(include_path: Path | None = None) -> dict[str, TaskInfo]:
     Raises UserError, with file and line, for a YAML that is broken in any way, and for a task name used twice.
     """
     ours = _read_folder(tasks_dir())
-    order = {name: place for place, name in enumerate(GROUP_MEMBERS["all"])}
+    order = {name: place for place, name in enumerate(GROUPS["all"])}
     tasks = {info.name: info for info in sorted(ours, key=lambda info: (order.get(info.name, len(order)), info.name))}
     if include_path is None:
         return tasks
@@ -217,15 +202,15 @@ def select_tasks(texts: Sequence[str], tasks: dict[str, TaskInfo]) -> list[str]:
             chosen.add(text)
         elif short == "all":
             chosen |= set(tasks)
-        elif short in GROUP_MEMBERS or short in own_types:
-            chosen |= {name for name in GROUP_MEMBERS.get(short, ()) if name in tasks}
+        elif short in GROUPS or short in own_types:
+            chosen |= {name for name in GROUPS.get(short, ()) if name in tasks}
             chosen |= {name for name, info in tasks.items() if info.type == short}
         elif short in tasks:
             chosen.add(short)
         else:
-            raise unknown_name("task", text, [*GROUP_MEMBERS, *tasks])
+            raise unknown_name("task", text, [*GROUPS, *tasks])
     if not chosen:
-        raise UserError(f"no task is named by {','.join(texts)!r}", allowed=", ".join([*GROUP_MEMBERS, *tasks]))
+        raise UserError(f"no task is named by {','.join(texts)!r}", allowed=", ".join([*GROUPS, *tasks]))
     return [name for name in tasks if name in chosen]
 
 

@@ -24,7 +24,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import create_iterator
 
 from infosteer_bench.data.render import Renderer
-from infosteer_bench.data.sources import open_source
+from infosteer_bench.data.roots import open_source
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import PromptConfig
 from infosteer_bench.tasks.filters import KINDS, RULES, AnswerSpec, correct

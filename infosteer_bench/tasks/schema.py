@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from infosteer_bench.errors import UserError, unknown_name
-from infosteer_bench.tasks.strict_yaml import Document
+from infosteer_bench.strict_yaml import Document
 
 # Fields of lm-eval's TaskConfig with the types that YAML may give them; a test compares the names with lm-eval's own.
 _TEXT, _MAPPING, _LIST, _NUMBER = (str,), (dict,), (list,), (int, float)

@@ -131,7 +131,7 @@ def train_checkpoint(
 def _resumed(
     trainer: MethodTrainer, config: TrainConfig, paths: TrainPaths, on_problem: Callable[[str], None] | None
 ) -> int | None:
-    """The step to go on from, the same in every rank: the first one looks, mends and says."""
+    """The step to go on from, the same in every rank: the first one looks, repairs and says."""
     from accelerate.utils import broadcast_object_list
 
     found: list[Any] = [None]

@@ -17,9 +17,9 @@ from tiny import build_data_root
 from infosteer_bench.device import has_cuda, visible_gpus
 from infosteer_bench.errors import CellFailure, UserError
 from infosteer_bench.evaluation import Engine, Generation, make_engine
-from infosteer_bench.evaluation import vllm as vllm_module
 from infosteer_bench.evaluation.evaluate import evaluate_task
-from infosteer_bench.evaluation.vllm_weights import Shard
+from infosteer_bench.evaluation.vllm import engine as vllm_module
+from infosteer_bench.evaluation.vllm.weights import Shard
 from infosteer_bench.grid import EvalConfig, PromptConfig
 from infosteer_bench.methods import METHODS
 from infosteer_bench.models.load import materialize, resolve_model

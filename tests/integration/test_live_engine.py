@@ -20,9 +20,9 @@ from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.evaluation import Engine, make_engine
 from infosteer_bench.evaluation import engine as engine_module
 from infosteer_bench.grid import EvalConfig, Grid, MethodArm, load_grid
-from infosteer_bench.models.catalog import MINIWORLD as MODELS
+from infosteer_bench.models.catalog import MINI_MODELS as MODELS
 from infosteer_bench.records import CellRecord, read_items, read_records, samples_path
-from infosteer_bench.runs.examiner import Examiner
+from infosteer_bench.runs.evaluator import Evaluator
 from infosteer_bench.runs.local import run as run_plan
 from infosteer_bench.runs.storage import Storage
 from tests.integration.cli import run, start
@@ -115,14 +115,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def live(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """Every run in this test is answered by the one engine of this module, which is not closed in between."""
     monkeypatch.setattr(engine_module, "make_engine", lambda *_, **__: engine)
-    monkeypatch.setattr(Examiner, "close", lambda _: None)  # not the engine's own, with which it starts anew
+    monkeypatch.setattr(Evaluator, "close", lambda _: None)  # not the engine's own, with which it starts anew
     return engine
 
 
 def evaluated(models: list[Path], data: Path, run_dir: Path) -> dict[tuple[str, str], Any]:
     """Run `base` over model folders on the live engine: (model, task) -> its items, or what the failed cell says."""
-    plan, places = planned(models, data)
-    run_plan(plan, run_dir, places, quiet=True, workers=0)
+    plan, roots = planned(models, data)
+    run_plan(plan, run_dir, roots, quiet=True, workers=0)
     current = set(json.loads((run_dir / "plan.json").read_text())["cells"])
     found: dict[tuple[str, str], Any] = {}
     for key, cell in read_records(run_dir, CellRecord)[0].items():
@@ -176,10 +176,10 @@ def test_swapped_names_overwritten_files_and_another_vocabulary(live: Engine, da
 
 def test_a_truncated_file_fails_by_name_and_the_others_go_on(live: Engine, data: Path, tmp_path: Path) -> None:
     good, bad = (build_loud("llama", tmp_path / name, seed) for seed, name in enumerate(("good", "bad")))
-    plan, places = planned([bad, good], data)  # it is cut while the run is under way, after everything was looked up
+    plan, roots = planned([bad, good], data)  # it is cut while the run is under way, after everything was looked up
     content = (bad / "model.safetensors").read_bytes()
     (bad / "model.safetensors").write_bytes(content[: len(content) // 2])
-    failures = run_plan(plan, tmp_path / "run", places, quiet=True, workers=0).failures
+    failures = run_plan(plan, tmp_path / "run", roots, quiet=True, workers=0).failures
     assert len(failures) == 1
     assert "bad" in failures[0]
     assert "model.safetensors" in failures[0]
@@ -193,7 +193,7 @@ def test_weights_that_change_between_record_and_load(
 ) -> None:
     """Something writes into the folder after it was recorded: the cells fail and say so; nothing of it is kept."""
     a, b = (build_loud("llama", tmp_path / name, seed) for seed, name in enumerate("ab"))
-    plan, places = planned([a], data)
+    plan, roots = planned([a], data)
     from infosteer_bench.runs.worker import Worker
 
     real = Worker.cells
@@ -204,7 +204,7 @@ def test_weights_that_change_between_record_and_load(
         return real(self, *args)
 
     monkeypatch.setattr(Worker, "cells", cells)
-    failures = run_plan(plan, tmp_path / "run", places, quiet=True, workers=0, storage=Storage(keep=True)).failures
+    failures = run_plan(plan, tmp_path / "run", roots, quiet=True, workers=0, storage=Storage(keep=True)).failures
     assert len(failures) == len(TASKS)
     assert all("are not those of its record" in failure for failure in failures)
     assert not (tmp_path / "run" / "answers").exists()

@@ -16,10 +16,10 @@ import boards
 import pytest
 
 from infosteer_bench.leaderboard import check, publish, rebuild
-from infosteer_bench.leaderboard.compact import BoardRecords
-from infosteer_bench.leaderboard.page import INDEX_FILE, build_page
-from infosteer_bench.leaderboard.page import build as build_module
-from infosteer_bench.leaderboard.tables import Row
+from infosteer_bench.leaderboard.numbers.row import Row
+from infosteer_bench.leaderboard.store.compact import BoardRecords
+from infosteer_bench.leaderboard.views.page import INDEX_FILE, build_page
+from infosteer_bench.leaderboard.views.page import build as build_module
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect

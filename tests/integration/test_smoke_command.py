@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from infosteer_bench.benchmark import GROUPS
 from infosteer_bench.methods import METHODS
-from infosteer_bench.tasks.catalog import GROUP_MEMBERS, tasks_dir
+from infosteer_bench.tasks.catalog import tasks_dir
 from tests.integration.cli import environment, run
 
 pytestmark = pytest.mark.integration
@@ -55,7 +56,7 @@ def test_every_method_and_task_by_hf(tmp_path: Path) -> None:
     assert names(out, "FAIL") == set()
     ok = names(out, "ok")
     assert {f"hf: method {name}" for name in METHODS} <= ok
-    for task in GROUP_MEMBERS["all"]:
+    for task in GROUPS["all"]:
         assert {f"scoring {task}", f"hf: task {task}"} <= ok
     assert {"hf: run", "hf: cells", "hf: answers", "hf: leaderboard"} <= ok
     assert f"all {len(ok)} checks hold" in out

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from tiny import build_tiny
 
-from infosteer_bench.models.catalog import MINIWORLD
+from infosteer_bench.benchmark import GROUPS
+from infosteer_bench.models.catalog import MINI_MODELS
 from infosteer_bench.records import CellRecord, read_items, read_records, samples_path
-from infosteer_bench.tasks.catalog import GROUP_MEMBERS, read_tasks, tasks_dir
+from infosteer_bench.tasks.catalog import read_tasks, tasks_dir
 from infosteer_bench.tasks.filters import RULES
 from tests.integration.cli import run
 
@@ -46,7 +47,7 @@ def test_plain_lm_eval_runs_all_fifteen(tmp_path: Path, data_root: Path) -> None
         assert report["n-samples"][f"infosteer_{name}"]["effective"] == 2
         assert report["versions"][f"infosteer_{name}"] == 1.0
     for group in ("id", "ood", "all"):
-        members = [scores[f"infosteer_{name}"]["unparsed,robust"] for name in GROUP_MEMBERS[group]]
+        members = [scores[f"infosteer_{name}"]["unparsed,robust"] for name in GROUPS[group]]
         assert report["groups"][f"infosteer_{group}"]["unparsed,robust"] == pytest.approx(sum(members) / len(members))
     # A random model says nothing that can be read, and ranks options by chance: the scores are of its own answers.
     (samples,) = (tmp_path / "out").rglob("samples_infosteer_boolq_*.jsonl")
@@ -60,7 +61,7 @@ def test_plain_lm_eval_runs_all_fifteen(tmp_path: Path, data_root: Path) -> None
 @pytest.mark.integration
 def test_our_hf_engine_scores_as_lm_evals_own(tmp_path: Path) -> None:
     """The same checkpoint, YAMLs and limit by stock `lm_eval --model hf` and by `eval`: the same answers and scores."""
-    data, model = tmp_path / "data", MINIWORLD / "mini-llama"
+    data, model = tmp_path / "data", MINI_MODELS / "mini-llama"
     run(["miniworld", "data", "--output", str(data)], tmp_path)
     environment = {**os.environ, "INFOSTEER_DATA_ROOT": str(data), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     command = [

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from infosteer_bench.benchmark import GROUPS
 from infosteer_bench.grid import grid_names
-from infosteer_bench.tasks.catalog import GROUP_MEMBERS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,7 +49,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_list_tasks_from_another_folder(python: Path, tmp_path: Path):
     lines = run(python, "-m", "infosteer_bench", "list", "tasks", cwd=tmp_path).splitlines()
-    assert {line.split()[0] for line in lines[1:]} == set(GROUP_MEMBERS["all"])
+    assert {line.split()[0] for line in lines[1:]} == set(GROUPS["all"])
     assert len(lines) == 16
     assert all(f"infosteer_{line.split()[0]}" in line for line in lines[1:])
 
@@ -62,15 +62,15 @@ def test_the_grids_ship(python: Path, tmp_path: Path):
 
 def test_the_reported_numbers_ship(python: Path, tmp_path: Path):
     call = "reported(model='qwen2.5-1.5b', method='base', arm='', mix=None, task='boolq')"
-    program = f"from infosteer_bench.leaderboard.reported import reported; print({call})"
+    program = f"from infosteer_bench.leaderboard.store.reported import reported; print({call})"
     assert run(python, "-c", program, cwd=tmp_path).strip() == "64.2"
 
 
 def test_the_parts_of_a_boards_page_ship(python: Path, tmp_path: Path):
     program = (
-        "from infosteer_bench.leaderboard.compact import BoardRecords as B\n"
-        "from infosteer_bench.leaderboard.page import build_page\n"
-        "from infosteer_bench.leaderboard.page.build import FOLDER\n"
+        "from infosteer_bench.leaderboard.store.compact import BoardRecords as B\n"
+        "from infosteer_bench.leaderboard.views.page import build_page\n"
+        "from infosteer_bench.leaderboard.views.page.build import FOLDER\n"
         "print(len(build_page(B(name='x', grid=None, cells=(), checkpoints=()), [], None)['index.html']))\n"
         "print((FOLDER / 'vendor' / 'dataTables.LICENSE.txt').is_file())"
     )

@@ -18,8 +18,8 @@ from infosteer_bench.analysis.shift import COUNTS, SHARES, Shift, labels, summar
 from infosteer_bench.analysis.shift_figure import draw
 from infosteer_bench.cli import main
 from infosteer_bench.data.mixes import MixRow
+from infosteer_bench.data.roots import open_source
 from infosteer_bench.data.slices import development_slice, in_turn
-from infosteer_bench.data.sources import open_source
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import PromptConfig
 from infosteer_bench.methods import METHODS

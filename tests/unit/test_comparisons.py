@@ -13,19 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from infosteer_bench.leaderboard.comparisons import ONE_SEED
-from infosteer_bench.leaderboard.contrasts import ALL_MODELS, deltas_csv, ranks_csv, standings
-from infosteer_bench.leaderboard.items import ItemScores
-from infosteer_bench.leaderboard.layout import read_layout
-from infosteer_bench.leaderboard.statistics import compare
-from infosteer_bench.leaderboard.tables import Row, build_rows
+from infosteer_bench.benchmark import GROUPS
+from infosteer_bench.leaderboard.numbers.comparisons import ONE_SEED
+from infosteer_bench.leaderboard.numbers.row import Row
+from infosteer_bench.leaderboard.numbers.rows import build_rows
+from infosteer_bench.leaderboard.numbers.standings import ALL_MODELS, deltas_csv, ranks_csv, standings
+from infosteer_bench.leaderboard.numbers.statistics import compare
+from infosteer_bench.leaderboard.store.items import ItemScores
+from infosteer_bench.leaderboard.store.layout import read_layout
 from infosteer_bench.records import CellRecord, digest
-from infosteer_bench.tasks.catalog import GROUP_MEMBERS
 
 N = 200
-OOD = GROUP_MEMBERS["ood"]
+OOD = GROUPS["ood"]
 METHODS = ("base", "sft", "good", "same")
-MIX_OF = {task: "gsm8k" if task in GROUP_MEMBERS["math"] else "commonsense" for task in GROUP_MEMBERS["all"]}
+MIX_OF = {task: "gsm8k" if task in GROUPS["math"] else "commonsense" for task in GROUPS["all"]}
 
 
 class Board:
@@ -72,7 +73,7 @@ class Board:
 
 
 def board(
-    tasks: Iterable[str] = GROUP_MEMBERS["all"], seeds: Iterable[int] = range(5), models: Iterable[str] = ("m",)
+    tasks: Iterable[str] = GROUPS["all"], seeds: Iterable[int] = range(5), models: Iterable[str] = ("m",)
 ) -> Board:
     """`good` answers half of what sft does not; `same` answers exactly what sft does."""
     made = Board()
@@ -95,7 +96,7 @@ def row_of(rows: Iterable[Row], method: str, task: str) -> Row:
 
 def test_what_answers_more_wins_and_what_answers_the_same_ties():
     rows = board().rows()
-    for task in GROUP_MEMBERS["all"]:
+    for task in GROUPS["all"]:
         good, same = row_of(rows, "good", task), row_of(rows, "same", task)
         assert (good.verdict, same.verdict) == ("win", "tie")
         assert same.versus is not None
@@ -103,7 +104,7 @@ def test_what_answers_more_wins_and_what_answers_the_same_ties():
         assert good.versus is not None
         assert good.versus.low > 0
         assert good.delta_vs_sft == pytest.approx(100 * good.versus.mean)
-    for group in GROUP_MEMBERS:
+    for group in GROUPS:
         good, same = row_of(rows, "good", f"mean:{group}"), row_of(rows, "same", f"mean:{group}")
         assert (good.verdict, same.verdict, same.p_holm) == ("win", "tie", 1.0)
         assert good.interval is not None
@@ -116,7 +117,7 @@ def test_holm_runs_over_methods_and_tasks_and_over_means_apart():
     rows = board().rows()
     for means in (False, True):
         family = [row for row in rows if row.p_holm is not None and row.task.startswith("mean:") == means]
-        assert len(family) == 2 * (len(GROUP_MEMBERS) if means else 15)
+        assert len(family) == 2 * (len(GROUPS) if means else 15)
         raw = [row.versus.p_generalized for row in family if row.versus]
         expected = multipletests(raw, method="holm")[1]
         assert [row.p_holm for row in family] == pytest.approx(expected.tolist())
@@ -126,10 +127,10 @@ def test_a_mean_is_compared_as_the_macro_mean_of_its_tasks():
     made = board()
     rows = made.rows()
     pairs = []
-    for task in GROUP_MEMBERS["all"]:
+    for task in GROUPS["all"]:
         good, sft = row_of(rows, "good", task), row_of(rows, "sft", task)
         pairs.append(np.stack([good.scores[seed] - sft.scores[seed] for seed in range(5)]))
-    expected = compare(pairs, [MIX_OF[task] for task in GROUP_MEMBERS["all"]])
+    expected = compare(pairs, [MIX_OF[task] for task in GROUPS["all"]])
     found = row_of(rows, "good", "mean:all").versus
     assert found is not None
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))

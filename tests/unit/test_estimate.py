@@ -14,8 +14,8 @@ from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.grid import load_grid
 from infosteer_bench.runs.estimate import Cost, estimate, machine_throughput, measured_throughput, would_not_fit
 from infosteer_bench.runs.plan import Plan
+from infosteer_bench.runs.status import Status, read_status
 from infosteer_bench.runs.storage import Storage
-from infosteer_bench.runs.survey import Survey, survey
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def plan() -> Plan:
 
 
 @pytest.fixture
-def found(plan: Plan, tmp_path: Path) -> Survey:
-    return survey(plan, tmp_path)
+def found(plan: Plan, tmp_path: Path) -> Status:
+    return read_status(plan, tmp_path)
 
 
-def test_operations_tokens_and_space(plan: Plan, found: Survey) -> None:
+def test_operations_tokens_and_space(plan: Plan, found: Status) -> None:
     cost = estimate(plan, found)
     parameters = {model.id: model.parameters or 0 for model in plan.inputs.models}
     assert cost.n_train == 2 * 3 * 2
@@ -51,7 +51,7 @@ def test_operations_tokens_and_space(plan: Plan, found: Survey) -> None:
     assert estimate(plan, found, Storage(keep=True)).disk_bytes == 6 * 4 * sum(parameters.values())
 
 
-def test_what_is_done_costs_nothing(plan: Plan, found: Survey) -> None:
+def test_what_is_done_costs_nothing(plan: Plan, found: Status) -> None:
     done = replace(found, open_tasks={key: [] for key in found.open_tasks})
     assert estimate(plan, done) == Cost(0, 0, 0, 0, 0, 0, None)
     trained = replace(found, records={key: SimpleNamespace() for key in found.open_tasks})  # type: ignore[misc]
@@ -59,7 +59,7 @@ def test_what_is_done_costs_nothing(plan: Plan, found: Survey) -> None:
     assert estimate(plan, trained).answer_flop > 0
 
 
-def test_longer_rows_are_cut_off_by_the_window_and_by_steps(plan: Plan, found: Survey) -> None:
+def test_longer_rows_are_cut_off_by_the_window_and_by_steps(plan: Plan, found: Status) -> None:
     def with_train(**changes: Any) -> Plan:
         grid = plan.grid.model_copy(update={"train": plan.grid.train.model_copy(update=changes)})
         return replace(plan, grid=grid)

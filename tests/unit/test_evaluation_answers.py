@@ -19,21 +19,21 @@ from tiny import build_data_root
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.evaluation.answers import (
     CHUNK,
+    AnswerContext,
     AnswerStore,
-    Asked,
     Score,
     answers_path,
     request_key,
     stored_answers,
 )
-from infosteer_bench.evaluation.engine import Generation
-from infosteer_bench.evaluation.evaluate import Asking, TaskResult, evaluate_task, evaluate_tasks
+from infosteer_bench.evaluation.evaluate import EvalSettings, TaskResult, evaluate_task, evaluate_tasks
+from infosteer_bench.evaluation.generation import Generation
 from infosteer_bench.evaluation.hf import HFEngine
 from infosteer_bench.evaluation.lm import Ask, EngineLM
 from infosteer_bench.grid import EvalConfig, PromptConfig
 from infosteer_bench.tasks.catalog import read_tasks
 
-ASKED = Asked(weights="w", tokenizer="t", renderer=1, engine="hf", dtype="float32", window=2048, runtime=None)
+ASKED = AnswerContext(weights="w", tokenizer="t", renderer=1, engine="hf", dtype="float32", window=2048, runtime=None)
 CONFIG = EvalConfig(dtype="float32", max_new_tokens=8, batch_size=4, limit=4)
 
 
@@ -246,7 +246,7 @@ def _plain(result: TaskResult | Exception) -> Any:
 
 def test_all_tasks_as_one_queue_score_as_each_alone(engine: HFEngine, tiny_data: Path, tmp_path: Path) -> None:
     infos = read_tasks()
-    asking = Asking(CONFIG, PromptConfig(), tiny_data)
+    asking = EvalSettings(CONFIG, PromptConfig(), tiny_data)
     alone = {
         name: evaluate_task(engine, info, eval_config=CONFIG, prompt=PromptConfig(), data_root=tiny_data)
         for name, info in infos.items()
@@ -285,13 +285,15 @@ def test_a_fault_of_one_task_is_its_own(engine: HFEngine, tiny_data: Path, monke
     monkeypatch.setattr(GeneratedAnswerTask, "process_results", faulty)
     infos["svamp"] = replace(infos["svamp"], path=Path("nowhere.yaml"), lm_eval_name="infosteer_nowhere")
     lm = CountingLM(engine.lm.tokenizer)
-    results = evaluate_tasks(lm, infos, Asking(CONFIG, PromptConfig(), tiny_data))
+    results = evaluate_tasks(lm, infos, EvalSettings(CONFIG, PromptConfig(), tiny_data))
     assert isinstance(results["gsm8k"], ZeroDivisionError)
     assert isinstance(results["svamp"], Exception)
     assert isinstance(results["boolq"], TaskResult)
     assert isinstance(results["piqa"], TaskResult)
     once = CountingLM(engine.lm.tokenizer)
     evaluate_tasks(
-        once, {name: infos[name] for name in ("boolq", "gsm8k", "piqa")}, Asking(CONFIG, PromptConfig(), tiny_data)
+        once,
+        {name: infos[name] for name in ("boolq", "gsm8k", "piqa")},
+        EvalSettings(CONFIG, PromptConfig(), tiny_data),
     )
     assert lm.asked == once.asked

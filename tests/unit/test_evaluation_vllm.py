@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from tiny import build_tiny
 
 from infosteer_bench.errors import CellFailure, UserError
-from infosteer_bench.evaluation import vllm as vllm_module
 from infosteer_bench.evaluation.lm import Ask
-from infosteer_bench.evaluation.vllm import VLLMEngine, _shape_digest, cpu_cache_bytes
-from infosteer_bench.evaluation.vllm_lm import VLLMLM
-from infosteer_bench.evaluation.vllm_weights import Shard, expected_digests
-from infosteer_bench.evaluation.vllm_worker import COLUMNS, WeightProbe, spread, tensor_digest
+from infosteer_bench.evaluation.vllm import engine as vllm_module
+from infosteer_bench.evaluation.vllm.engine import VLLMEngine, _shape_digest, cpu_cache_bytes
+from infosteer_bench.evaluation.vllm.lm import VLLMLM
+from infosteer_bench.evaluation.vllm.weights import Shard, expected_digests
+from infosteer_bench.evaluation.vllm.worker import COLUMNS, WeightProbe, spread, tensor_digest
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.models.load import load_model, load_tokenizer
 
@@ -229,7 +229,7 @@ def test_processes_are_started_offline_and_with_their_stderr_apart(
     import os
     import tempfile
 
-    from infosteer_bench.evaluation.vllm_process import descendants, end, engine_environment, last_error
+    from infosteer_bench.evaluation.vllm.process import descendants, end, engine_environment, last_error
 
     monkeypatch.delenv("INFOSTEER_DEBUG", raising=False)
     before = descendants()
@@ -254,7 +254,7 @@ def test_processes_are_started_offline_and_with_their_stderr_apart(
 def test_an_engine_ends_with_its_owner(tmp_path: Path) -> None:
     """Owner, engine core, worker: a SIGKILL of the first takes the others along."""
     worker = (
-        "import os, sys, time; from infosteer_bench.evaluation.vllm_worker import end_with_owner\n"
+        "import os, sys, time; from infosteer_bench.evaluation.vllm.worker import end_with_owner\n"
         "end_with_owner(int(sys.argv[1])); print(os.getppid(), os.getpid(), flush=True); time.sleep(600)"
     )
     core = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[2], sys.argv[1]])"
@@ -352,7 +352,7 @@ def test_waiting_for_a_dead_engine_ends(monkeypatch: pytest.MonkeyPatch) -> None
     import queue
     from concurrent.futures import Future
 
-    from infosteer_bench.evaluation import vllm_process
+    from infosteer_bench.evaluation.vllm import process as vllm_process
 
     monkeypatch.setattr(vllm_process, "_POLL_S", 0.05)
     monkeypatch.setattr(vllm_process, "_GRACE_S", 0.05)

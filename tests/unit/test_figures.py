@@ -17,11 +17,11 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from infosteer_bench.leaderboard import drawing, seals
-from infosteer_bench.leaderboard.canvas import text_width, wrap
-from infosteer_bench.leaderboard.figures import (
+from infosteer_bench.leaderboard.views.figures import drawing, seals
+from infosteer_bench.leaderboard.views.figures.canvas import text_width, wrap
+from infosteer_bench.leaderboard.views.figures.chart import Chart
+from infosteer_bench.leaderboard.views.figures.charts import (
     PER_FILE,
-    Chart,
     charts,
     figure_disagree,
     figure_files,

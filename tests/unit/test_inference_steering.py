@@ -58,28 +58,28 @@ def test_hf_engine_lifts_while_answering(tiny_models: dict[str, Path]) -> None:
 
 def _worker(path: Path, *, tensor_parallel: int = 1) -> Any:
     """vLLM's worker as the steering sees it, around transformers' model."""
-    from infosteer_bench.evaluation.vllm_steering import SteeringSeat
+    from infosteer_bench.evaluation.vllm.steering import SteeringSeat
 
-    seat = SteeringSeat()
+    slot = SteeringSeat()
     model = load_model(path, dtype="float32")
-    seat.model_runner = SimpleNamespace(get_model=lambda: model, model_config=SimpleNamespace(hf_config=model.config))
-    seat.parallel_config = SimpleNamespace(tensor_parallel_size=tensor_parallel, pipeline_parallel_size=1)
-    return seat
+    slot.model_runner = SimpleNamespace(get_model=lambda: model, model_config=SimpleNamespace(hf_config=model.config))
+    slot.parallel_config = SimpleNamespace(tensor_parallel_size=tensor_parallel, pipeline_parallel_size=1)
+    return slot
 
 
 def test_inside_the_worker_a_method_replaces_the_one_before(tiny_models: dict[str, Path]) -> None:
-    seat = _worker(tiny_models["gemma3"])
-    model, ids = seat.model_runner.get_model(), torch.tensor([[5, 6, 7]])
+    slot = _worker(tiny_models["gemma3"])
+    model, ids = slot.model_runner.get_model(), torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         plain = model(ids).logits
-        assert seat.steer(runtime(fraction=0.2, alpha=5)) == 0
+        assert slot.steer(runtime(fraction=0.2, alpha=5)) == 0
         strong = model(ids).logits
-        assert seat.steering_invocations() == 2  # two layers
-        assert seat.steer(runtime(fraction=0.0)) == 0
+        assert slot.steering_invocations() == 2  # two layers
+        assert slot.steer(runtime(fraction=0.0)) == 0
         assert torch.equal(model(ids).logits, plain)
         assert not torch.equal(strong, plain)
-        assert seat.steer(None) is None
-        assert seat.steering_invocations() is None
+        assert slot.steer(None) is None
+        assert slot.steering_invocations() is None
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 

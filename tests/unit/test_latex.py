@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infosteer_bench.leaderboard.latex import LONGEST, WIDEST, escape, to_latex
-from infosteer_bench.leaderboard.paper import paper_files
+from infosteer_bench.leaderboard.paper.board import paper_files
+from infosteer_bench.leaderboard.views.latex import LONGEST, WIDEST, escape, to_latex
 from tests.measured import COMMONSENSE, METHODS, STEERED, MadeBoard
 
 HOSTILE = r"""$a_1$ {50%} \end{table*} #&~^ "q" `b` 'c' <d> | [e] -- é 漢字"""

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infosteer_bench.leaderboard.layout import read_layout
-from infosteer_bench.leaderboard.tables import COLUMNS, Row, build_rows, number, to_csv
+from infosteer_bench.benchmark import GROUPS
+from infosteer_bench.leaderboard.numbers.columns import COLUMNS, to_csv
+from infosteer_bench.leaderboard.numbers.row import Row, number
+from infosteer_bench.leaderboard.numbers.rows import build_rows
+from infosteer_bench.leaderboard.store.layout import read_layout
 from infosteer_bench.records import CellRecord, digest
-from infosteer_bench.tasks.catalog import GROUP_MEMBERS
 
 COMMONSENSE = ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 MATH = ("gsm8k", "addsub", "singleeq", "multiarith", "aqua", "mawps", "svamp")
@@ -110,14 +112,14 @@ def test_a_task_row_is_the_mean_over_seeds_with_its_spread_and_difference():
 
 def test_means_are_macro_means_over_the_members_of_method_md():
     rows = rows_of(full(), grid())
-    for group, members in GROUP_MEMBERS.items():
+    for group, members in GROUPS.items():
         row = next(row for key, row in rows.items() if key[0] == "sft" and key[3] == f"mean:{group}")
         parts = [next(r for k, r in rows.items() if k[0] == "sft" and k[3] == task) for task in members]
         assert row.accuracy == pytest.approx(sum(part.accuracy or 0 for part in parts) / len(members))
         assert row.n_items == 200 * len(members)
         assert row.complete
-    assert len(GROUP_MEMBERS["id"]) == 9
-    assert set(GROUP_MEMBERS["ood"]) - set(GROUP_MEMBERS["ood5"]) == {"aqua"}
+    assert len(GROUPS["id"]) == 9
+    assert set(GROUPS["ood"]) - set(GROUPS["ood5"]) == {"aqua"}
     assert rows["sft", "", "commonsense+gsm8k", "mean:all"].accuracy == pytest.approx(20 + 5 + 1 + 7)
     assert rows["base", "", "", "mean:ood"].delta_vs_sft == pytest.approx(-6.0)
     assert rows["sft", "", "commonsense+gsm8k", "mean:id"].split == "ID"
@@ -256,8 +258,8 @@ def test_csv_has_the_columns_of_the_design_in_their_order_and_two_decimals():
     lines = list(csv.DictReader(io.StringIO(text)))
     assert len(lines) == 2 * (15 + 9)
     assert [line["task"] for line in lines[:24]] == [
-        *GROUP_MEMBERS["all"],
-        *(f"mean:{group}" for group in GROUP_MEMBERS),
+        *GROUPS["all"],
+        *(f"mean:{group}" for group in GROUPS),
     ]
     empty = ("ci_low", "ci_high", "delta_ci_low", "delta_ci_high", "p_value", "p_holm", "verdict")
     assert {line[name] for line in lines for name in empty} == {""}

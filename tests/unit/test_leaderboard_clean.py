@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infosteer_bench.leaderboard.clean import Overlap
-from infosteer_bench.leaderboard.items import ItemScores
-from infosteer_bench.leaderboard.layout import read_layout
-from infosteer_bench.leaderboard.tables import Row, build_rows
+from infosteer_bench.leaderboard.numbers.row import Overlap, Row
+from infosteer_bench.leaderboard.numbers.rows import build_rows
+from infosteer_bench.leaderboard.store.items import ItemScores
+from infosteer_bench.leaderboard.store.layout import read_layout
 from infosteer_bench.records import AuditedMix, AuditedTest, DataAudit
 from tests.unit.test_leaderboard import COMMONSENSE, MATH, cell, grid
 

@@ -20,12 +20,12 @@ from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.data.slices import TextSlice
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.grid import load_grid
-from infosteer_bench.leaderboard import mechanism
-from infosteer_bench.leaderboard.compact import BoardRecords, text_files
-from infosteer_bench.leaderboard.layout import read_layout
-from infosteer_bench.leaderboard.markdown import to_markdown
-from infosteer_bench.leaderboard.statistics import ranks
-from infosteer_bench.leaderboard.tables import build_rows
+from infosteer_bench.leaderboard.numbers import mechanism
+from infosteer_bench.leaderboard.numbers.rows import build_rows
+from infosteer_bench.leaderboard.numbers.statistics import ranks
+from infosteer_bench.leaderboard.store.compact import BoardRecords, text_files
+from infosteer_bench.leaderboard.store.layout import read_layout
+from infosteer_bench.leaderboard.views.markdown import to_markdown
 from infosteer_bench.memory.statistics import STATISTICS, MagnitudeHistogram, TokenStatistics, knowledge_entropy
 from infosteer_bench.models.families import ffn_layers
 from infosteer_bench.models.load import load_model
@@ -218,11 +218,11 @@ def planned(tiny_models, tmp_path_factory):
 
 
 def worker(planned: Any, folder: Path, said: list[str]) -> Worker:
-    plan, places = planned
+    plan, roots = planned
     progress = SimpleNamespace(
         activity=lambda text: None, note=lambda text: None, line=lambda text, always=False: said.append(text)
     )
-    return Worker(plan, folder, places, progress)  # type: ignore[arg-type]
+    return Worker(plan, folder, roots, progress)  # type: ignore[arg-type]
 
 
 def test_records_of_base_and_trained_checkpoints_hold_it(planned, tmp_path):

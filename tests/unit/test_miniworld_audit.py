@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
+from infosteer_bench.benchmark import COMMONSENSE, TASKS
 from infosteer_bench.cli import main
 from infosteer_bench.data.audit import masked, question_of
-from infosteer_bench.data.miniworld import audit as audit_module
 from infosteer_bench.data.miniworld import items
-from infosteer_bench.data.miniworld.audit import EXAM_LIKE, Audit, facts_in, leak_audit
-from infosteer_bench.data.miniworld.baselines import baselines, options_of
-from infosteer_bench.data.miniworld.corpus import Corpus
 from infosteer_bench.data.miniworld.problems import Piece
 from infosteer_bench.data.miniworld.world import Creature, World, make_world
 from infosteer_bench.data.mixes import GSM8K_DEV_ROWS
-from infosteer_bench.data.sources import GSM8K_TRAIN, MINIWORLD, TASK_DIRS, LocalRoot, open_source
-from infosteer_bench.grid import COMMONSENSE
+from infosteer_bench.data.roots import MINIWORLD, open_source
+from infosteer_bench.data.sources import GSM8K_TRAIN, LocalRoot
+from infosteer_dev.miniworld import audit as audit_module
+from infosteer_dev.miniworld.audit import EXAM_LIKE, Audit, facts_in, leak_audit
+from infosteer_dev.miniworld.baselines import baselines, options_of
+from infosteer_dev.miniworld.corpus import Corpus
 
 WORLD = make_world(3, sizes={"exam": 40, "mix": 12, "asked": 12})
 Records = list[dict[str, Any]]
@@ -36,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """The files of a small world."""
-    for task in items.TASKS:
+    for task in TASKS:
         write(tmp_path, task, "test", items.task_items(WORLD, task, count=24))
         if task in COMMONSENSE:
             write(tmp_path, task, "train", items.commonsense_records(WORLD, task, "train", count=300))
@@ -46,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def path_of(root: Path, task: str, part: str) -> Path:
-    return root / "dataset" / TASK_DIRS[task] / f"{part}.json"
+    return root / "dataset" / TASKS[task].folder / f"{part}.json"
 
 
 def write(root: Path, task: str, part: str, records: Records) -> None:
@@ -69,8 +70,8 @@ def test_a_clean_world_has_no_leak_and_everything_was_read(root: Path):
     assert found.counts["rows of commonsense train"] + found.counts["rows of commonsense dev"] == 300 * 8
     assert found.counts["rows of commonsense dev"] > 0
     assert (found.counts["rows of gsm8k train"], found.counts["rows of gsm8k dev"]) == (50, GSM8K_DEV_ROWS)
-    assert all(found.counts[f"test items of {task}"] == 24 for task in items.TASKS)
-    assert set(found.overlap) == set(items.TASKS)
+    assert all(found.counts[f"test items of {task}"] == 24 for task in TASKS)
+    assert set(found.overlap) == set(TASKS)
 
 
 def asked() -> Creature:
@@ -284,7 +285,7 @@ def test_baselines_of_true_and_false_and_of_numbers(root: Path):
 def test_options_alone_do_not_give_the_answers_away():
     """On the shipped files: no commonsense task is solved by its options, none by one answer."""
     rows = {row.task: row for row in baselines(open_source(MINIWORLD))}
-    assert list(rows) == list(items.TASKS)
+    assert list(rows) == list(TASKS)
     for task in COMMONSENSE:
         row = rows[task]
         assert row.option_only is not None
@@ -309,12 +310,12 @@ def test_the_command_prints_and_writes_the_audit(
     content = json.loads((tmp_path / "audit.json").read_text())
     assert content["leaks"] == []
     assert content["counts"]["asked creatures"] == len(make_world().groups["asked"])
-    assert [row["task"] for row in content["baselines"]] == list(items.TASKS)
-    assert all(content["overlap"][task]["exact"] == 0 for task in items.TASKS)
+    assert [row["task"] for row in content["baselines"]] == list(TASKS)
+    assert all(content["overlap"][task]["exact"] == 0 for task in TASKS)
 
 
 def test_a_leak_is_one_line_and_exit_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    found = Audit(["first\nleak", "second"], {}, {task: {"exact": 0, "numbers masked": 0} for task in items.TASKS})
+    found = Audit(["first\nleak", "second"], {}, {task: {"exact": 0, "numbers masked": 0} for task in TASKS})
     monkeypatch.setattr(audit_module, "leak_audit", lambda *args: found)
     assert main(["miniworld", "audit"]) == 1
     assert capsys.readouterr().err == "infosteer-bench: leak: first leak (and 1 more, see --json)\n"
@@ -336,7 +337,7 @@ def test_an_unknown_family_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_build_takes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    from infosteer_bench.data.miniworld import build
+    from infosteer_dev.miniworld import build
 
     calls: list[tuple[Any, ...]] = []
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infosteer_bench.data.miniworld.build import Built, Recipe, Stage, build_family
-from infosteer_bench.data.miniworld.measure import answers, cloze, make_corpus
 from infosteer_bench.data.miniworld.world import World, make_world
 from infosteer_bench.errors import UserError
 from infosteer_bench.models.load import load_model, load_tokenizer, weight_digest
+from infosteer_dev.miniworld.build import Built, Recipe, Stage, build_family
+from infosteer_dev.miniworld.measure import answers, cloze, make_corpus
 
 FAMILY = "llama"
 SIZES = {"exam": 4, "mix": 3, "asked": 3}
@@ -121,7 +121,7 @@ def test_the_measure_can_fail(built: list[Built], world: World):
 def test_a_killed_build_ends_with_the_same_weights(
     killed_at: int, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from infosteer_bench.data.miniworld import build
+    from infosteer_dev.miniworld import build
 
     monkeypatch.setattr(build._Run, "SAVE_EVERY", 4)
     monkeypatch.setattr(build, "measure", lambda *args: {})
@@ -158,7 +158,7 @@ def test_a_killed_build_ends_with_the_same_weights(
 
 
 def test_the_seed_decides_the_weights(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from infosteer_bench.data.miniworld import build
+    from infosteer_dev.miniworld import build
 
     monkeypatch.setattr(build, "measure", lambda *args: {})
     digests = set()
@@ -176,7 +176,7 @@ def test_a_stage_ends_at_its_goal_and_the_twin_takes_as_many_steps(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """And layers are put below, and the lower ones taught, from the first stage that tells."""
-    from infosteer_bench.data.miniworld import build
+    from infosteer_dev.miniworld import build
 
     grown: list[int] = []
     taught: list[bool] = []

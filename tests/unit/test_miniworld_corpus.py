@@ -12,11 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infosteer_bench.data.miniworld import files, items, wording
-from infosteer_bench.data.miniworld.audit import facts_in
-from infosteer_bench.data.miniworld.corpus import IGNORE, PIECES, Corpus
+from infosteer_bench.benchmark import TASKS
+from infosteer_bench.data.miniworld import files, wording
 from infosteer_bench.data.miniworld.problems import Piece
-from infosteer_bench.data.miniworld.tokenizer import (
+from infosteer_bench.data.miniworld.world import make_world
+from infosteer_bench.data.mixes import build_mix
+from infosteer_bench.data.render import Renderer, bos_ids, encode
+from infosteer_bench.data.roots import MINIWORLD, open_source
+from infosteer_bench.data.sources import load_json_records
+from infosteer_bench.grid import BUILTIN_MIXES, PromptConfig
+from infosteer_dev.miniworld.audit import facts_in
+from infosteer_dev.miniworld.corpus import IGNORE, PIECES, Corpus
+from infosteer_dev.miniworld.tokenizer import (
     BOS,
     EOS,
     LARGEST_NUMBER,
@@ -25,11 +32,6 @@ from infosteer_bench.data.miniworld.tokenizer import (
     make_tokenizer,
     make_vocabulary,
 )
-from infosteer_bench.data.miniworld.world import make_world
-from infosteer_bench.data.mixes import build_mix
-from infosteer_bench.data.render import Renderer, bos_ids, encode
-from infosteer_bench.data.sources import MINIWORLD, TASK_DIRS, load_json_records, open_source
-from infosteer_bench.grid import BUILTIN_MIXES, PromptConfig
 
 WORLD = make_world()
 VOCABULARY = make_vocabulary(WORLD)
@@ -53,9 +55,9 @@ def texts() -> list[str]:
     """Every prompt and completion of every test set and mix."""
     source, renderer = open_source(MINIWORLD), Renderer(PromptConfig())
     out: list[str] = []
-    for task in items.TASKS:
-        for record in load_json_records(source.get(f"dataset/{TASK_DIRS[task]}/test.json")):
-            kind = items.kind_of(task)
+    for task in TASKS:
+        for record in load_json_records(source.get(f"dataset/{TASKS[task].folder}/test.json")):
+            kind = TASKS[task].kind
             out += [renderer.prompt(record, kind), renderer.completion(record, kind)]
     for spec in BUILTIN_MIXES.values():
         for part in ("train", "dev"):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from infosteer_bench.data.miniworld.architecture import (
+from infosteer_bench.data.render import IGNORE
+from infosteer_dev.miniworld.architecture import (
     FAMILIES,
     LAYERS,
     LOWER,
@@ -18,8 +19,7 @@ from infosteer_bench.data.miniworld.architecture import (
     put_layers_below,
     untie_head,
 )
-from infosteer_bench.data.miniworld.measure import answers, losses_of
-from infosteer_bench.data.render import IGNORE
+from infosteer_dev.miniworld.measure import answers, losses_of
 
 TOKENS = 192
 

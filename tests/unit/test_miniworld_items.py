@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
+from infosteer_bench.benchmark import COMMONSENSE, GROUPS, TASKS
 from infosteer_bench.data.miniworld import files, items
-from infosteer_bench.data.miniworld.baselines import options_of
 from infosteer_bench.data.miniworld.problems import LARGEST
 from infosteer_bench.data.miniworld.world import World, make_world
 from infosteer_bench.data.render import Renderer
-from infosteer_bench.data.sources import GSM8K_TRAIN, TASK_DIRS
-from infosteer_bench.grid import COMMONSENSE, GSM8K_OOD, PromptConfig
+from infosteer_bench.data.sources import GSM8K_TRAIN
+from infosteer_bench.grid import PromptConfig
+from infosteer_dev.miniworld.baselines import options_of
 
-MATHEMATICS = ("gsm8k", *GSM8K_OOD)
+MATHEMATICS = ("gsm8k", *GROUPS["ood"])
 QUESTION = "Please choose the correct answer to the question: .+\n\n"
 # Written from the real records, which are checked against the same patterns below.
 TEMPLATES = {
@@ -50,7 +51,7 @@ def contents() -> dict[str, bytes]:
 
 
 def records(contents: dict[str, bytes], task: str, part: str = "test") -> list[dict[str, Any]]:
-    return json.loads(contents[f"dataset/{TASK_DIRS[task]}/{part}.json"])
+    return json.loads(contents[f"dataset/{TASKS[task].folder}/{part}.json"])
 
 
 def gsm8k_rows(contents: dict[str, bytes]) -> list[dict[str, str]]:
@@ -69,12 +70,12 @@ def test_records_have_the_real_template(task: str, contents: dict[str, bytes]):
 
 @pytest.mark.parametrize("task", TEMPLATES)
 def test_the_templates_are_those_of_the_real_records(task: str, data_root: Path):
-    real = json.loads((data_root / "dataset" / TASK_DIRS[task] / "test.json").read_text(encoding="utf-8"))[:500]
+    real = json.loads((data_root / "dataset" / TASKS[task].folder / "test.json").read_text(encoding="utf-8"))[:500]
     fits = [re.fullmatch(TEMPLATES[task], record["instruction"].strip(), re.DOTALL) is not None for record in real]
     assert sum(fits) >= 0.99 * len(fits)
 
 
-@pytest.mark.parametrize("task", items.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_records_have_the_real_fields(task: str, contents: dict[str, bytes]):
     for record in records(contents, task):
         assert list(record) == ["instruction", "input", "output", "answer"]
@@ -97,7 +98,7 @@ def test_prompts_are_those_of_the_one_renderer(contents: dict[str, bytes]):
     renderer = Renderer(PromptConfig())
     for task, asks in {"gsm8k": "number", "aqua": "letter"}.items():
         record = records(contents, task)[0]
-        assert renderer.prompt(record, items.kind_of(task)) == (
+        assert renderer.prompt(record, TASKS[task].kind) == (
             f"{record['instruction']}\nAnswer the above question. "
             f"First think step by step and then answer the final {asks}.\n"
         )
@@ -258,7 +259,7 @@ def test_ood_tasks_differ_in_structure_from_the_training_rows(contents: dict[str
     assert all("boxes" in r["instruction"] or "bags" in r["instruction"] for r in records(contents, "multiarith"))
 
 
-@pytest.mark.parametrize("task", items.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_test_items_are_distinct(task: str, contents: dict[str, bytes]):
     instructions = [record["instruction"] for record in records(contents, task)]
     # small worlds of numbers repeat a question now and then; a test set that repeats itself is no test set

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from infosteer_bench.benchmark import COMMONSENSE, TASKS
 from infosteer_bench.data.miniworld import files
 from infosteer_bench.data.miniworld.words import PEOPLE, RELATIONS, THINGS
 from infosteer_bench.data.miniworld.world import GROUP_SIZES, WORLD_SEED, make_world
-from infosteer_bench.data.sources import GSM8K_TRAIN, MINIWORLD, TASK_DIRS, load_json_records, open_source
+from infosteer_bench.data.roots import MINIWORLD, open_source
+from infosteer_bench.data.sources import GSM8K_TRAIN, load_json_records
 from infosteer_bench.errors import UserError
-from infosteer_bench.grid import COMMONSENSE
 
 
 def test_a_seed_gives_one_world_and_another_seed_another():
@@ -84,8 +85,8 @@ def test_the_bytes_are_those_pinned(contents: dict[str, bytes]):
 
 
 def test_the_files_are_laid_out_as_upstream(contents: dict[str, bytes]):
-    expected = {f"dataset/{folder}/test.json" for folder in TASK_DIRS.values()}
-    expected |= {f"dataset/{TASK_DIRS[task]}/train.json" for task in COMMONSENSE} | {GSM8K_TRAIN}
+    expected = {f"dataset/{folder}/test.json" for folder in (row.folder for row in TASKS.values())}
+    expected |= {f"dataset/{TASKS[task].folder}/train.json" for task in COMMONSENSE} | {GSM8K_TRAIN}
     assert set(contents) == expected
 
 

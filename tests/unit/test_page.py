@@ -14,14 +14,14 @@ import boards
 import pyarrow.parquet as pq
 import pytest
 
-from infosteer_bench.leaderboard import compact
-from infosteer_bench.leaderboard.clean import Overlap
-from infosteer_bench.leaderboard.page import INDEX_FILE, build_page
-from infosteer_bench.leaderboard.page import build as build_module
-from infosteer_bench.leaderboard.page import flips as flips_module
-from infosteer_bench.leaderboard.page.build import FOLDER, SCRIPTS, TABLE_LIBRARY, script_json
-from infosteer_bench.leaderboard.page.costs import cost_rows
-from infosteer_bench.leaderboard.tables import Row, csv_values, number
+from infosteer_bench.leaderboard.numbers import flips as flips_module
+from infosteer_bench.leaderboard.numbers.columns import csv_values
+from infosteer_bench.leaderboard.numbers.costs import cost_rows
+from infosteer_bench.leaderboard.numbers.row import Overlap, Row, number
+from infosteer_bench.leaderboard.store import compact
+from infosteer_bench.leaderboard.views.page import INDEX_FILE, build_page
+from infosteer_bench.leaderboard.views.page import build as build_module
+from infosteer_bench.leaderboard.views.page.build import FOLDER, SCRIPTS, TABLE_LIBRARY, script_json
 
 LIBRARY_SHA256 = "38017a5586acd9c6eb6bbfe8b6938e1a25bdc717c5acfcb07e0c9d663282c59d"
 

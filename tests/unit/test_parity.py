@@ -12,10 +12,10 @@ from infosteer_bench.cli import main
 from infosteer_bench.commands.parity import SHOWN, table
 from infosteer_bench.evaluation import engine as engine_module
 from infosteer_bench.evaluation import parity as parity_module
-from infosteer_bench.evaluation.evaluate import Asking
+from infosteer_bench.evaluation.evaluate import EvalSettings
 from infosteer_bench.evaluation.parity import agreement, ask, report
 from infosteer_bench.grid import EvalConfig, PromptConfig
-from infosteer_bench.models.catalog import MINIWORLD as MODELS
+from infosteer_bench.models.catalog import MINI_MODELS as MODELS
 from infosteer_bench.tasks.catalog import read_tasks
 
 
@@ -43,7 +43,7 @@ def test_passes_over_other_items_are_not_compared() -> None:
 
 def test_two_engines_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real answers by hf under both names, so that everything agrees; then one answer is changed."""
-    asking = Asking(
+    asking = EvalSettings(
         EvalConfig(dtype="float32", limit=3, max_new_tokens=8, batch_size=4), PromptConfig(), Path("miniworld")
     )
     infos = {name: info for name, info in read_tasks().items() if name in ("boolq", "gsm8k")}

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from infosteer_bench.cli import main
-from infosteer_bench.models.catalog import MINIWORLD as MODELS
+from infosteer_bench.models.catalog import MINI_MODELS as MODELS
 from infosteer_bench.models.load import weight_digest
 from infosteer_bench.profiling.evaluate import NOISE, make_variant
 

@@ -15,11 +15,11 @@ from infosteer_bench.errors import UserError
 from infosteer_bench.evaluation import engine as engine_module
 from infosteer_bench.grid import Grid, MethodArm, load_grid
 from infosteer_bench.records import CellRecord, read_items, read_records, samples_path
-from infosteer_bench.runs.inputs import Places
+from infosteer_bench.runs.inputs import Roots
 from infosteer_bench.runs.local import run
 from infosteer_bench.runs.lock import locked
 from infosteer_bench.runs.rescore import rescore
-from infosteer_bench.runs.survey import survey
+from infosteer_bench.runs.status import read_status
 from infosteer_bench.tasks import catalog
 
 YAML = """
@@ -60,8 +60,8 @@ def grid_of(include: Path) -> Grid:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run (3 cells of an embedded model) and the user's task."""
     root = tmp_path_factory.mktemp("finished")
-    plan, places = plan_grid(grid_of(write_task(root / "own", "(.*)")), data_root=None, model_root=None, quiet=True)
-    assert not run(plan, root / "run", places, quiet=True, workers=0).failures
+    plan, roots = plan_grid(grid_of(write_task(root / "own", "(.*)")), data_root=None, model_root=None, quiet=True)
+    assert not run(plan, root / "run", roots, quiet=True, workers=0).failures
     return root
 
 
@@ -88,7 +88,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_the_same_filters_change_nothing(finished: Path, copy: Path, no_engine: None) -> None:
     before = files(copy)
-    outcome = rescore(copy, Places(), include_path=finished / "own")
+    outcome = rescore(copy, Roots(), include_path=finished / "own")
     assert (outcome.same, outcome.changed, outcome.failures) == (3, [], [])
     assert files(copy) == before
 
@@ -98,16 +98,16 @@ def test_a_raised_version_gives_new_cells_that_the_next_run_takes(
 ) -> None:
     before = files(copy)
     monkeypatch.setattr(catalog, "FILTERS_VERSION", 99)
-    outcome = rescore(copy, Places(), include_path=finished / "own")
+    outcome = rescore(copy, Roots(), include_path=finished / "own")
     assert (outcome.same, outcome.changed, outcome.failures) == (3, [], [])
     after = files(copy)
     assert before.items() <= after.items()
     assert len([name for name in after.keys() - before.keys() if name.startswith("cells/")]) == 2
     assert not [name for name in after.keys() - before.keys() if name.startswith("answers/")]
-    plan, places = plan_grid(grid_of(finished / "own"), data_root=None, model_root=None, quiet=True)
-    found = survey(plan, copy)
+    plan, roots = plan_grid(grid_of(finished / "own"), data_root=None, model_root=None, quiet=True)
+    found = read_status(plan, copy)
     assert (found.done, found.missing, found.stale) == (3, 0, 2)
-    assert not run(plan, copy, places, quiet=True).failures
+    assert not run(plan, copy, roots, quiet=True).failures
 
 
 def test_a_changed_filter_changes_scores_and_no_generation(
@@ -137,24 +137,24 @@ def test_a_changed_filter_changes_scores_and_no_generation(
 
 
 def test_what_cannot_be_scored_is_left_and_named(finished: Path, copy: Path, no_engine: None) -> None:
-    outcome = rescore(copy, Places())  # without the user's tasks
+    outcome = rescore(copy, Roots())  # without the user's tasks
     assert outcome.same == 2
     (line,) = outcome.failures
     assert "no task 'mine' is known here; --include-path" in line
     (answers,) = (copy / "answers").iterdir()
     lines = answers.read_bytes().splitlines(keepends=True)
     answers.write_bytes(b"".join(lines[:2]))  # the header and one answer
-    outcome = rescore(copy, Places(), include_path=finished / "own")
+    outcome = rescore(copy, Roots(), include_path=finished / "own")
     assert outcome.same == 0
     assert len(outcome.failures) == 3
     assert all("answers are not stored; `run` asks for them" in line for line in outcome.failures)
     answers.unlink()
-    outcome = rescore(copy, Places(), include_path=finished / "own")
+    outcome = rescore(copy, Roots(), include_path=finished / "own")
     assert ["no answers are stored" in line for line in outcome.failures] == [True] * 3
 
 
 def test_other_data_than_was_asked(finished: Path, copy: Path, data_root: Path, no_engine: None) -> None:
-    outcome = rescore(copy, Places(data_root), include_path=finished / "own")
+    outcome = rescore(copy, Roots(data_root), include_path=finished / "own")
     assert outcome.same == 1
     assert len(outcome.failures) == 2
     assert all("differs from the one that was asked; --data-root" in line for line in outcome.failures)
@@ -162,10 +162,10 @@ def test_other_data_than_was_asked(finished: Path, copy: Path, data_root: Path, 
 
 def test_no_run_and_a_run_in_use(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
-        rescore(tmp_path, Places())
+        rescore(tmp_path, Roots())
     assert main(["rescore", "--runs", str(tmp_path)]) == 2
     with locked(copy), pytest.raises(UserError, match="is in use"):
-        rescore(copy, Places())
+        rescore(copy, Roots())
 
 
 def test_lost_cells_come_back_from_their_answers(finished: Path, copy: Path, no_engine: None) -> None:
@@ -173,8 +173,8 @@ def test_lost_cells_come_back_from_their_answers(finished: Path, copy: Path, no_
     before, _ = read_records(copy, CellRecord)
     shutil.rmtree(copy / "cells")
     shutil.rmtree(copy / "samples")
-    plan, places = plan_grid(grid_of(finished / "own"), data_root=None, model_root=None, quiet=True)
-    assert not run(plan, copy, places, quiet=True, workers=0).failures
+    plan, roots = plan_grid(grid_of(finished / "own"), data_root=None, model_root=None, quiet=True)
+    assert not run(plan, copy, roots, quiet=True, workers=0).failures
     after, _ = read_records(copy, CellRecord)
     assert after.keys() == before.keys()
     for key, cell in after.items():

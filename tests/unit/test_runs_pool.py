@@ -21,20 +21,20 @@ from infosteer_bench.errors import UserError
 from infosteer_bench.grid import load_grid
 from infosteer_bench.models.load import ResolvedModel
 from infosteer_bench.runs import placement, pool
-from infosteer_bench.runs.inputs import Places
+from infosteer_bench.runs.inputs import Roots
 from infosteer_bench.runs.placement import (
     MOST_WORKERS,
     SMALL_PARAMETERS,
-    Seats,
-    choose_seats,
+    Slots,
+    choose_slots,
     gpus_for,
     jobs,
     own_threads,
     ranks,
 )
 from infosteer_bench.runs.plan import Plan
+from infosteer_bench.runs.status import read_status
 from infosteer_bench.runs.storage import Storage
-from infosteer_bench.runs.survey import survey
 
 
 @pytest.fixture(scope="module")
@@ -57,40 +57,40 @@ def with_inputs(plan: Plan, **changes: Any) -> Plan:
 
 
 def test_one_worker_per_core_for_small_models(plan: Plan, monkeypatch: pytest.MonkeyPatch):
-    assert choose_seats(plan, None) == Seats(4)
-    assert choose_seats(plan, 1) == Seats(1)
-    assert choose_seats(plan, 0) == Seats(0)
-    assert choose_seats(plan, 20) == Seats(20)
-    assert choose_seats(plan, None, most=3) == Seats(3)
+    assert choose_slots(plan, None) == Slots(4)
+    assert choose_slots(plan, 1) == Slots(1)
+    assert choose_slots(plan, 0) == Slots(0)
+    assert choose_slots(plan, 20) == Slots(20)
+    assert choose_slots(plan, None, most=3) == Slots(3)
     monkeypatch.setattr(placement, "cores", lambda: 64)
-    assert choose_seats(plan, None) == Seats(MOST_WORKERS)
+    assert choose_slots(plan, None) == Slots(MOST_WORKERS)
 
 
 @pytest.mark.parametrize("parameters", [SMALL_PARAMETERS, None])
 def test_one_worker_where_a_model_is_not_known_to_be_small(plan: Plan, parameters: int | None):
     large = replace(plan.inputs.models[0], parameters=parameters)
-    assert choose_seats(with_inputs(plan, models=(*plan.inputs.models[1:], large)), None) == Seats(1)
+    assert choose_slots(with_inputs(plan, models=(*plan.inputs.models[1:], large)), None) == Slots(1)
 
 
 def test_one_worker_with_an_engine_on_the_cpu(plan: Plan):
     vllm = with_inputs(plan, engine="vllm")
-    assert choose_seats(vllm, None) == Seats(1)
+    assert choose_slots(vllm, None) == Slots(1)
     with pytest.raises(UserError, match="--workers 2: engine vllm takes the whole CPU"):
-        choose_seats(vllm, 2)
+        choose_slots(vllm, 2)
 
 
 @pytest.mark.parametrize("engine", ["hf", "vllm"])
 def test_one_worker_per_gpu(plan: Plan, monkeypatch: pytest.MonkeyPatch, engine: str):
     gpus(monkeypatch, 4)
     plan = with_inputs(plan, engine=engine)
-    assert choose_seats(plan, None) == Seats(4, ("0", "1", "2", "3"))
-    assert choose_seats(plan, 2) == Seats(2, ("0", "1"))
-    assert choose_seats(plan, None, most=3) == Seats(3, ("0", "1", "2"))
+    assert choose_slots(plan, None) == Slots(4, ("0", "1", "2", "3"))
+    assert choose_slots(plan, 2) == Slots(2, ("0", "1"))
+    assert choose_slots(plan, None, most=3) == Slots(3, ("0", "1", "2"))
     with pytest.raises(UserError, match=r"--workers 5: 4 GPU\(s\) are visible"):
-        choose_seats(plan, 5)
-    assert choose_seats(plan, None, each=2) == Seats(2, ("0,1", "2,3"))
-    assert choose_seats(plan, 4, each=2) == Seats(2, ("0,1", "2,3"))
-    assert choose_seats(plan, None, each=4, most=3) == Seats(1, ("0,1,2,3",))
+        choose_slots(plan, 5)
+    assert choose_slots(plan, None, each=2) == Slots(2, ("0,1", "2,3"))
+    assert choose_slots(plan, 4, each=2) == Slots(2, ("0,1", "2,3"))
+    assert choose_slots(plan, None, each=4, most=3) == Slots(1, ("0,1,2,3",))
 
 
 def of_train(plan: Plan, parameters: int, **changes: Any) -> tuple[Plan, ResolvedModel]:
@@ -171,14 +171,14 @@ def test_gpus_are_named_as_they_were_given(monkeypatch: pytest.MonkeyPatch):
 
 def test_jobs_keep_a_model_together_and_every_seat_busy(plan: Plan):
     """Three models of 19 checkpoints on 1, 3 and 6 GPUs: every place once, one model a job."""
-    places = list(range(len(plan.checkpoints)))
+    roots = list(range(len(plan.checkpoints)))
     for number, wanted in ((1, 3), (3, 3), (6, 6), (7, 9)):
-        found = jobs(plan, places, Seats(number, tuple(map(str, range(number)))))
-        assert sorted(place for job in found for place in job) == places
+        found = jobs(plan, roots, Slots(number, tuple(map(str, range(number)))))
+        assert sorted(place for job in found for place in job) == roots
         assert all(len({plan.checkpoints[place].model.id for place in job}) == 1 for job in found)
         assert len(found) == wanted
-    assert jobs(plan, places, Seats(2)) == [[place] for place in places], "small models go alone"
-    assert len(jobs(plan, places, Seats(1))) == 3
+    assert jobs(plan, roots, Slots(2)) == [[place] for place in roots], "small models go alone"
+    assert len(jobs(plan, roots, Slots(1))) == 3
 
 
 def test_small_models_get_one_thread_however_many_workers(plan: Plan):
@@ -211,19 +211,27 @@ class Shown:
 
 
 def run_pool(
-    plan: Plan, run_dir: Path, work: list[list[int]], *, places: Places | None = None, workers: int = 1, **patience: Any
+    plan: Plan,
+    run_dir: Path,
+    work: list[list[int]],
+    *,
+    roots: Roots | None = None,
+    workers: int = 1,
+    **retry_policy: Any,
 ) -> Any:
     """Run jobs on real processes; returns what failed, and what was told."""
     shown = Shown()
     before = set(multiprocessing.active_children())
     with (run_dir / ".lock").open("w") as lock:
-        task = pool.Task(plan, run_dir, places or Places(), survey(plan, run_dir), storage=Storage(), workers=workers)
+        task = pool.Payload(
+            plan, run_dir, roots or Roots(), read_status(plan, run_dir), storage=Storage(), workers=workers
+        )
         several = pool.Pool(
             task,
-            seats=Seats(workers),
+            slots=Slots(workers),
             progress=shown,  # type: ignore[arg-type]
             lock_fd=lock.fileno(),
-            patience=pool.Patience(**patience),
+            retry_policy=pool.RetryPolicy(**retry_policy),
         )
         failures = several.run(work)
     assert not set(multiprocessing.active_children()) - before
@@ -236,9 +244,9 @@ def test_a_run_of_base_alone_says_what_it_does(tmp_path: Path):
 
     grid = load_grid("embedded", overrides=["eval.limit=2", "eval.max_new_tokens=4"])
     grid = grid.model_copy(update={"methods": grid.methods[:1], "tasks": ("boolq", "addsub")})
-    small, places = plan_grid(grid, data_root=None, model_root=None, quiet=True)
+    small, roots = plan_grid(grid, data_root=None, model_root=None, quiet=True)
     assert len(small.checkpoints) == 3
-    failures, told = run_pool(small, tmp_path, [[0], [1], [2]], places=places, workers=2)
+    failures, told = run_pool(small, tmp_path, [[0], [1], [2]], roots=roots, workers=2)
     assert failures == []
     assert len([args[0] for name, args in told if name == "cell"]) == 6
     records, problems = read_records(tmp_path, CellRecord)

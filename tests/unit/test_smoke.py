@@ -13,15 +13,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from infosteer_bench.benchmark import GROUPS
 from infosteer_bench.cli import main
 from infosteer_bench.commands import smoke as command
 from infosteer_bench.grid import load_grid
 from infosteer_bench.methods import METHODS
 from infosteer_bench.models.load import weight_digest
 from infosteer_bench.records import CheckpointRecord
-from infosteer_bench.runs.smoke import Check, Problems, check
-from infosteer_bench.runs.smoke.methods import Group, Trained, examine_method
-from infosteer_bench.tasks import catalog
+from infosteer_bench.smoke import Check, Problems, check
+from infosteer_bench.smoke.methods import Group, Trained, examine_method
 
 ROOT = Path(__file__).resolve().parents[2]
 N_LAYERS = 5
@@ -189,7 +189,7 @@ def test_the_grid_takes_every_method_task_and_mix():
     assert {arm.name for arm in grid.methods} == set(METHODS)
     assert all(not arm.settings for arm in grid.methods)  # FACTS are about defaults
     assert (grid.tasks, grid.eval.limit, len(grid.seeds), len(grid.models)) == (("all",), 2, 1, 2)
-    assert {task for mix in grid.mixes for task in mix.tasks} == set(catalog.GROUP_MEMBERS["all"])
+    assert {task for mix in grid.mixes for task in mix.tasks} == set(GROUPS["all"])
     assert (grid.train.gradient_accumulation, grid.train.entropy_every) == (1, 1)
     assert (grid.train.precision, grid.train.export_dtype, grid.eval.dtype) == ("float32",) * 3
     by_hf, by_vllm = command.smoke_grid("hf"), command.smoke_grid("vllm")

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from tiny import build_data_root
 
+from infosteer_bench.benchmark import GROUPS
 from infosteer_bench.data.render import Renderer
-from infosteer_bench.data.sources import open_source
+from infosteer_bench.data.roots import open_source
 from infosteer_bench.grid import EvalConfig, PromptConfig
 from infosteer_bench.records import CellRecord
-from infosteer_bench.runs.smoke import Probes, Problems, probe_tasks
-from infosteer_bench.runs.smoke.board import examine_board
-from infosteer_bench.runs.smoke.tasks import examine_answers, examine_cell, examine_tokenizer
+from infosteer_bench.smoke import Probes, Problems, probe_tasks
+from infosteer_bench.smoke.board import examine_board
+from infosteer_bench.smoke.tasks import examine_answers, examine_cell, examine_tokenizer
 from infosteer_bench.tasks import catalog, filters, items, lm_eval_hooks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ def failing(root: Path, *names: str) -> dict[str, str]:
 
 
 def test_all_tasks_score_what_they_are_given(invented: Path):
-    probes = probed(invented, *catalog.GROUP_MEMBERS["all"])
+    probes = probed(invented, *GROUPS["all"])
     assert [one.line() for one in probes.checks if not one.ok] == []
     assert len(probes.checks) == len(probes.prompts) == 15
     assert {len(prompts) for prompts in probes.prompts.values()} == {8}

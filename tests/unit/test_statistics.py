@@ -16,7 +16,7 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
-from infosteer_bench.leaderboard.statistics import (
+from infosteer_bench.leaderboard.numbers.statistics import (
     _bar_generalized,
     compare,
     components,

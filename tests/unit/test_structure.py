@@ -20,47 +20,50 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "infosteer_bench"
 
 FLOORS = {
-    "__init__": 0,
     "errors": 0,
     "device": 0,
     "processes": 0,
-    "registry": 0,
-    "grid": 1,
+    "version": 0,
+    "benchmark": 0,
+    "registry": 1,
     "records": 1,
-    "provenance": 1,
-    "cache": 1,
-    "models": 2,
-    "data": 2,
-    "tasks": 2,
+    "strict_yaml": 1,
+    "grid": 2,
+    "cache": 2,
+    "provenance": 2,
     "memory": 2,
-    "leaderboard": 2,
-    "methods": 3,
-    "training": 4,
-    "evaluation": 4,
-    "analysis": 4,
-    "runs": 5,
-    "profiling": 5,
-    "commands": 6,
-    "cli": 6,
-    "docs": 6,
-    "__main__": 6,
+    "models": 3,
+    "methods": 4,
+    "data": 4,
+    "data.miniworld": 5,
+    "data.roots": 6,
+    "tasks": 7,
+    "leaderboard.store": 7,
+    "leaderboard.numbers": 8,
+    "leaderboard.views": 9,
+    "leaderboard.paper": 10,
+    "leaderboard": 11,
+    "training": 7,
+    "evaluation": 8,
+    "analysis": 10,
+    "runs": 12,
+    "profiling": 13,
+    "smoke": 13,
+    "commands": 14,
+    "cli": 15,
+    "docs": 16,
+    "__main__": 16,
+    "__init__": 16,
 }
-# On floor 2 a task reads its data through `data`, and boards take names and groups from the two catalogs; on floor 5
-# `profile runs` invents records under the keys of a real plan.
-SIDEWAYS = {
-    ("profiling", "runs"),
-    ("tasks", "data"),
-    ("data", "models"),
-    ("leaderboard", "tasks"),
-    ("leaderboard", "models"),
-}
+"""A room imports rooms on lower floors only; docs/architecture.md shows this table."""
 HEAVY = ("torch", "transformers", "vllm", "pandas", "lm_eval", "datasets", "trl", "pyarrow", "matplotlib")
 
 
 def room(module: str) -> str:
-    """`infosteer_bench.tasks.catalog` -> `tasks`."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+    """`infosteer_bench.tasks.catalog` -> `tasks`; the innermost of rooms within rooms."""
+    inside = module.split(".")[1:] or ["__init__"]
+    names = [".".join(inside[:length]) for length in range(len(inside), 0, -1)]
+    return next((name for name in names if name in FLOORS), names[-1])
 
 
 def module_name(path: Path, package: Path) -> str:
@@ -68,18 +71,16 @@ def module_name(path: Path, package: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
 
 
-def imports(path: Path, package: Path) -> Iterator[tuple[str, bool]]:
-    """Modules of ours that a file imports, inside functions too; and whether for type checking only."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for statement in node.body
-        for inner in ast.walk(statement)
-    }
+def modules(package: Path) -> dict[str, Path]:
+    """Every module of a package by its dotted name."""
+    return {module_name(path, package): path for path in sorted(package.rglob("*.py"))}
+
+
+def imports(path: Path, package: Path) -> Iterator[str]:
+    """Modules of ours that a file imports, inside functions and for type checking too."""
+    known = modules(package)
     here = module_name(path, package).split(".")
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -87,73 +88,91 @@ def imports(path: Path, package: Path) -> Iterator[tuple[str, bool]]:
             above = here if path.stem == "__init__" else here[:-1]
             base = ".".join(above[: len(above) - node.level + 1]) + "." if node.level else ""
             source = (base + (node.module or "")).rstrip(".")
-            # `from infosteer_bench import records` names a module of ours, `import __version__` does not
-            names = [f"{source}.{alias.name}" if source == "infosteer_bench" else source for alias in node.names]
-        for name in names:
-            if name.split(".")[0] == "infosteer_bench":
-                yield ("infosteer_bench" if name.endswith("__version__") else name), id(node) in typing_only
+            # `from infosteer_bench import records` names a module of ours, `from infosteer_bench.grid import Grid` not
+            names = [full if (full := f"{source}.{alias.name}") in known else source for alias in node.names]
+        yield from (name for name in names if name.split(".")[0] == "infosteer_bench")
 
 
 def climbs(package: Path) -> list[str]:
-    """Every import that goes up, or sideways without leave."""
-    found: list[str] = []
-    for path in sorted(package.rglob("*.py")):
-        mine = room(module_name(path, package))
-        for target, typing_only in imports(path, package):
-            other = room(target)
-            top_level = (package / f"{other}.py").exists() and (package / f"{mine}.py").exists()
-            level = FLOORS[mine] - FLOORS[other]
-            allowed = (
-                mine == other
-                or level > 0
-                or (level == 0 and (top_level or mine == "__main__" or {mine, other} <= {"cli", "commands", "docs"}))
-                or (mine, other) in SIDEWAYS
-                or (typing_only and level == 0)
-            )
-            if not allowed:
-                found.append(f"{path.relative_to(package)} imports {target}")
-    return found
+    """Every import of a room on the same floor or a higher one."""
+    return [
+        f"{path.relative_to(package)} imports {target}"
+        for module, path in modules(package).items()
+        for target in dict.fromkeys(imports(path, package))
+        if room(module) != room(target) and FLOORS[room(module)] <= FLOORS[room(target)]
+    ]
+
+
+def circles(package: Path) -> list[list[str]]:
+    """Files that import one another, by whatever way round."""
+    known = modules(package)
+    arrows = {name: {t for t in imports(path, package) if t in known and t != name} for name, path in known.items()}
+    reach = {name: set(targets) for name, targets in arrows.items()}
+    for middle in known:
+        for name in known:
+            if middle in reach[name]:
+                reach[name] |= reach[middle]
+    found = {frozenset([name, *(other for other in reach[name] if name in reach[other])]) for name in known}
+    return sorted(sorted(circle) for circle in found if len(circle) > 1)
 
 
 def test_every_room_has_a_floor():
-    rooms = {room(module_name(path, PACKAGE)) for path in PACKAGE.rglob("*.py")}
-    assert rooms <= FLOORS.keys()
+    assert {room(name) for name in modules(PACKAGE)} <= FLOORS.keys()
+
+
+def test_every_floor_has_a_room():
+    assert FLOORS.keys() <= {room(name) for name in modules(PACKAGE)}
 
 
 def test_imports_go_down_only():
     assert climbs(PACKAGE) == []
 
 
-def test_the_floor_test_can_fail(tmp_path: Path):
+def test_no_files_import_one_another():
+    assert circles(PACKAGE) == []
+
+
+@pytest.fixture
+def wrong_package(tmp_path: Path) -> Path:
+    """A package with a lazy climb, a relative climb, and a circle that only a type checker walks."""
     package = tmp_path / "infosteer_bench"
     for name, text in {
         "__init__.py": "",
         "records.py": "from infosteer_bench import cli\n",
+        "cli.py": "",
         "memory/tap.py": "def f():\n    import infosteer_bench.training.trainer\n",
         "models/load.py": "from ..data import sources\n",
+        "data/__init__.py": "",
+        "data/sources.py": "def f():\n    from infosteer_bench.data.slices import g\n",
+        "data/slices.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .sources import S\n",
         "tasks/catalog.py": "from infosteer_bench.data.sources import open_source\n",
+        "leaderboard/store/compact.py": "from infosteer_bench.leaderboard.numbers import rows\n",
+        "leaderboard/numbers/rows.py": "",
         "methods/sft.py": "from infosteer_bench.methods.base import Method\n",
     }.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(text, encoding="utf-8")
-    assert climbs(package) == [
+    return package
+
+
+def test_the_floor_test_can_fail(wrong_package: Path):
+    assert climbs(wrong_package) == [
+        "leaderboard/store/compact.py imports infosteer_bench.leaderboard.numbers.rows",
         "memory/tap.py imports infosteer_bench.training.trainer",
-        "models/load.py imports infosteer_bench.data",
+        "models/load.py imports infosteer_bench.data.sources",
         "records.py imports infosteer_bench.cli",
     ]
 
 
-def test_sideways_imports_make_no_circle():
-    assert not {(b, a) for a, b in SIDEWAYS} & SIDEWAYS
-    assert "models" not in {a for a, _ in SIDEWAYS}
-    assert {b for a, b in SIDEWAYS if a == "data"} == {"models"}
+def test_the_circle_test_can_fail(wrong_package: Path):
+    assert circles(wrong_package) == [["infosteer_bench.data.slices", "infosteer_bench.data.sources"]]
 
 
 def test_method_files_never_import_one_another():
     for path in (PACKAGE / "methods").glob("*.py"):
         if path.stem in ("__init__", "base"):
             continue
-        others = {target for target, _ in imports(path, PACKAGE) if room(target) == "methods"}
+        others = {target for target in imports(path, PACKAGE) if room(target) == "methods"}
         assert others <= {"infosteer_bench.methods.base"}, path.name
 
 

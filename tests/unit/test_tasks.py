@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from tiny import build_data_root, build_tiny
 
+from infosteer_bench.benchmark import GROUPS, TASKS
 from infosteer_bench.data.render import Renderer
-from infosteer_bench.data.sources import TASK_DIRS
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import PromptConfig
 from infosteer_bench.tasks import catalog
-from infosteer_bench.tasks.catalog import GROUP_MEMBERS, build_task, read_tasks, select_tasks, tasks_dir
+from infosteer_bench.tasks.catalog import build_task, read_tasks, select_tasks, tasks_dir
 from infosteer_bench.tasks.filters import RULES, AnswerSpec, correct
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,13 +41,13 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_fifteen_tasks() -> None:
     tasks = read_tasks()
-    assert list(tasks) == list(ITEMS) == list(GROUP_MEMBERS["all"])
+    assert list(tasks) == list(ITEMS) == list(GROUPS["all"])
     for name, info in tasks.items():
         assert info.lm_eval_name == info.path.stem == f"infosteer_{name}"
-        assert info.data_file == f"dataset/{TASK_DIRS[name]}/test.json"
+        assert info.data_file == f"dataset/{TASKS[name].folder}/test.json"
         assert info.kind == ("choice" if name in CHOICE else "letter" if name == "aqua" else "number")
-        assert name in GROUP_MEMBERS[info.type]
-        assert name in GROUP_MEMBERS["id" if info.default_split == "ID" else "ood"]
+        assert name in GROUPS[info.type]
+        assert name in GROUPS["id" if info.default_split == "ID" else "ood"]
         assert info.version == 1
     assert len({info.digest for info in tasks.values()}) == 15
 
@@ -108,8 +108,8 @@ def test_groups_hold_what_the_catalog_says(small_root: Path, monkeypatch: pytest
     monkeypatch.setenv("INFOSTEER_DATA_ROOT", str(small_root))
     manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False)
     assert set(manager.all_subtasks) == {f"infosteer_{name}" for name in ITEMS}
-    assert set(manager.all_groups) == {f"infosteer_{name}" for name in GROUP_MEMBERS}
-    for group, members in GROUP_MEMBERS.items():
+    assert set(manager.all_groups) == {f"infosteer_{name}" for name in GROUPS}
+    for group, members in GROUPS.items():
         loaded = manager.load(f"infosteer_{group}")
         assert set(loaded["tasks"]) == {f"infosteer_{name}" for name in members}
         for metric in loaded["groups"][f"infosteer_{group}"].aggregate_metric_list or []:
@@ -242,7 +242,7 @@ def test_prompt_templates(small_root: Path, tmp_path: Path) -> None:
     ],
 )
 def test_records_that_are_no_items(tmp_path: Path, task: str, record: dict[str, object], message: str) -> None:
-    folder = tmp_path / "dataset" / TASK_DIRS[task]
+    folder = tmp_path / "dataset" / TASKS[task].folder
     folder.mkdir(parents=True)
     (folder / "test.json").write_text(json.dumps([record]), encoding="utf-8")
     with pytest.raises(UserError, match=message):

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from tiny import build_data_root
 
+from infosteer_bench.benchmark import GROUPS
 from infosteer_bench.errors import UserError
 from infosteer_bench.tasks import schema
-from infosteer_bench.tasks.catalog import GROUP_MEMBERS, build_task, read_tasks, select_tasks, tasks_dir
+from infosteer_bench.tasks.catalog import build_task, read_tasks, select_tasks, tasks_dir
 
 PLAIN = """task: my_task
 dataset_path: json
@@ -49,7 +50,7 @@ def test_a_users_task(tmp_path: Path) -> None:
         None,
         2,
     )
-    assert select_tasks(["all"], tasks) == [*GROUP_MEMBERS["all"], "my_task"]
+    assert select_tasks(["all"], tasks) == [*GROUPS["all"], "my_task"]
     assert select_tasks(["other"], tasks) == ["my_task"]
     task = build_task(info, include_path=folder)
     assert len(task.eval_docs) == 3

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from infosteer_bench.benchmark import COMMONSENSE, TASKS
 from infosteer_bench.cache import cache_dir
 from infosteer_bench.data.miniworld import items
 from infosteer_bench.data.miniworld.world import make_world
-from infosteer_bench.data.sources import GSM8K_TRAIN, TASK_DIRS, LocalRoot, SourceFile
+from infosteer_bench.data.sources import GSM8K_TRAIN, LocalRoot, SourceFile
 from infosteer_bench.errors import UserError
-from infosteer_bench.grid import COMMONSENSE
 from infosteer_bench.records import file_sha256, write_atomic
 
 TEST_ITEMS = 100
@@ -29,8 +29,8 @@ def contents() -> dict[str, bytes]:
     """Relative path -> bytes of every data file."""
     world = make_world()
     out: dict[str, bytes] = {}
-    for task in items.TASKS:
-        folder = f"dataset/{TASK_DIRS[task]}"
+    for task in TASKS:
+        folder = f"dataset/{TASKS[task].folder}"
         out[f"{folder}/test.json"] = _json(items.task_items(world, task, count=TEST_ITEMS))
         if task in COMMONSENSE:
             rows = items.commonsense_records(world, task, "train", count=TRAIN_ROWS)

@@ -16,21 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from infosteer_bench.benchmark import COMMONSENSE
 from infosteer_bench.data.miniworld.problems import Problem, chain, equation
 from infosteer_bench.data.miniworld.wording import CHOOSE, TRUE_OR_FALSE, answer_format, claim, listed, offered
 from infosteer_bench.data.miniworld.words import PEOPLE, RELATIONS, THINGS, Relation
 from infosteer_bench.data.miniworld.world import Creature, World
-from infosteer_bench.grid import COMMONSENSE, GSM8K_OOD
 
 Part = Literal["train", "test"]
-TASKS = (*COMMONSENSE, "gsm8k", *GSM8K_OOD)
 GROUP_OF = {"train": "mix", "test": "asked"}
 LETTERS = "ABCDE"
-
-
-def kind_of(task: str) -> str:
-    """The renderer's kind of prompt: choice, number or letter."""
-    return "choice" if task in COMMONSENSE else "letter" if task == "aqua" else "number"
 
 
 def task_items(world: World, task: str, *, count: int) -> list[dict[str, str]]:

@@ -1,0 +1,1 @@
+"""Engine vllm: one live engine, weights swapped into it and read back."""

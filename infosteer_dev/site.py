@@ -10,11 +10,12 @@ import posixpath
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from infosteer_bench.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-LINK = re.compile(r"(!?\[[^\]]*\]\()([^)#\s]+)(#[^)\s]*)?(\))")
+LINK = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?(\))")
 TEXTS = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".jsonl": "json", "": "text"}
 BESIDE = "repository"
 """The site's folder for what lies outside docs/."""
@@ -52,14 +53,14 @@ def place(path: str) -> str:
 
 
 def rewritten(text: str, page: str, root: Path = ROOT) -> str:
-    """The page with its links out of docs/ led to their places in the site."""
+    """The page with its links out of docs/ led to their places in the site, and those back into docs/ likewise."""
     leaving = targets(text, page, root)
     here = posixpath.dirname(place(page)) or "."
 
     def replace(match: re.Match[str]) -> str:
-        link, page_dir = match[2], posixpath.dirname(page)
-        path = posixpath.normpath(posixpath.join(page_dir, link))
-        if link not in leaving and not (page.startswith("docs/") is False and path.startswith("docs/")):
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(page), match[2]))
+        returning = not page.startswith("docs/") and path.startswith("docs/")
+        if match[2] not in leaving and not returning:
             return match[0]
         return f"{match[1]}{posixpath.relpath(place(path), here)}{match[3] or ''}{match[4]}"
 
@@ -96,3 +97,20 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     if page.file.src_uri.startswith(f"{BESIDE}/"):
         return markdown
     return rewritten(markdown, f"docs/{page.file.src_uri}")
+
+
+def on_post_build(*, config: Any) -> None:
+    """Every link of the finished site leads to a file of it. Raises UserError for the first that does not."""
+    site = Path(config["site_dir"])
+    for page in sorted(site.rglob("*.html")):
+        if page.name == "404.html" or _is_copied(page, site):
+            continue
+        for link in re.findall(r'(?:href|src)="([^"#]+)', page.read_text(encoding="utf-8")):
+            if not re.match(r"[a-z]+:", link) and not (page.parent / unquote(link)).exists():
+                raise UserError(f"site: {page.relative_to(site)} links to {link}, which is not there")
+
+
+def _is_copied(page: Path, site: Path) -> bool:
+    """A page that somebody else's tool wrote, a board's say."""
+    beside = page.relative_to(site)
+    return beside.parts[0] == BESIDE and (ROOT / beside.relative_to(BESIDE)).is_file()

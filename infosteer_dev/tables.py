@@ -24,7 +24,7 @@ def commands() -> str:
         [
             f"`{name}`",
             escape(text).replace("\\`", "`"),
-            " ".join(f"`{option.replace('|', chr(92) + '|')}`" for option in options),
+            " ".join(f"`{option}`" for option in options),
         ]
         for name, text, options in _commands_of(build_parser())
     ]
@@ -43,7 +43,7 @@ def _commands_of(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[
                 yield from below
                 continue
             options = [
-                option.option_strings[-1] if option.option_strings else "|".join(map(str, option.choices or []))
+                option.option_strings[-1] if option.option_strings else "/".join(map(str, option.choices or []))
                 for option in command._actions
                 if "--help" not in option.option_strings
             ]

@@ -1,9 +1,10 @@
 """Every block of the documentation that carries no mark is run, page by page, in the order of the page.
 
 Each page has a scratch folder of its own with the checkout's examples/, leaderboards/ and tasks/ in it. Blocks run by
-`bash -euo pipefail`, `python` is this interpreter. To be done in minutes, four things differ from what is printed:
+`bash -euo pipefail`, `python` is this interpreter. To be done in minutes, these differ from what is printed:
 
-- `run` gets further options at its end (REDUCED), so that it trains one toy model for two steps and asks two items;
+- some commands get further options at their end (REDUCED): `run` trains one toy model for two steps and asks two items,
+  `analyze` reads and writes less;
 - of README's first command, which sets up its own environment, only the part behind the installation is run;
 - `leaderboard --check` looks at two of the kept boards (.ci/run looks at all);
 - README's test command is left to .ci/run.
@@ -25,8 +26,15 @@ from infosteer_dev.docs import pages
 from tests.integration.cli import environment
 
 ROOT = Path(__file__).resolve().parents[2]
-REDUCED = "--seeds 0 --limit 2 --workers 1 --quiet --set train.max_steps=2"
-ONE_MODEL = "--models mini-llama --methods sft,infosteer-intervention --set train.max_examples=32"
+_RUN = "--seeds 0 --limit 2 --workers 0 --quiet --set train.max_steps=2"
+_ONE_MODEL = "--models mini-llama --methods sft,infosteer-intervention --set train.max_examples=32"
+REDUCED = {
+    "run --grid my_grid.yaml": _RUN,
+    "run": f"{_RUN} {_ONE_MODEL}",
+    "analyze shift": "--tokens 256",
+    "analyze flux": "--max-new-tokens 4",
+}
+"""What a command begins with -> what is added to it; the first that fits."""
 BOARDS = ("embedded", "paper")
 
 pytestmark = pytest.mark.integration
@@ -46,9 +54,8 @@ def reduced(block: Block) -> str:
         text = text.split("&&")[-1].replace(".venv/bin/python", "python")
     lines = []
     for line in text.splitlines():
-        if re.match(r"\s*python -m infosteer_bench run\b", line):
-            line += f" {REDUCED}" + ("" if "my_grid.yaml" in line else f" {ONE_MODEL}")
-        lines.append(line)
+        beginnings = (start for start in REDUCED if re.search(rf"-m infosteer_bench {start}\b", line))
+        lines.append(f"{line} {REDUCED.get(next(beginnings, ''), '')}")
     return "\n".join(lines) + "\n"
 
 

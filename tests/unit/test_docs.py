@@ -140,7 +140,7 @@ def test_links_lead_to_files_and_headings(page: Path):
     site.targets(text, shown(page))  # raises for a file that is not there
     for match in site.LINK.finditer(text):
         target, anchor = match[2], (match[3] or "").removeprefix("#")
-        if anchor and target.endswith(".md"):
+        if anchor and target.endswith(".md") and "://" not in target:
             headings = re.findall(r"^#+ (.*)$", (page.parent / target).read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in headings}, match[0]
 
@@ -158,6 +158,33 @@ def test_the_site_takes_along_what_is_linked_outside_docs():
     )
     beside = site.rewritten("[a](../../infosteer_bench/grid.py) [b](../../docs/method.md)", "leaderboards/x/README.md")
     assert beside == "[a](../../infosteer_bench/grid.py.md) [b](../../../method.md)"
+
+
+def test_a_picture_that_is_a_link_is_led_twice():
+    text = "[![a](../leaderboards/embedded/figures/forest.png)](../leaderboards/embedded/leaderboard.md)"
+    assert site.rewritten(text, "docs/index.md") == (
+        "[![a](repository/leaderboards/embedded/figures/forest.png)](repository/leaderboards/embedded/leaderboard.md)"
+    )
+
+
+def test_a_built_page_with_a_link_to_nowhere_is_refused(tmp_path: Path):
+    (tmp_path / "a.html").write_text('<a href="b.html#x"></a><img src="c%20d.png"><a href="https://x"></a>')
+    (tmp_path / "c d.png").touch()
+    with pytest.raises(UserError, match=r"a\.html links to b\.html"):
+        site.on_post_build(config={"site_dir": str(tmp_path)})
+    (tmp_path / "b.html").touch()
+    site.on_post_build(config={"site_dir": str(tmp_path)})
+
+
+def test_the_code_cites_sections_that_the_method_page_has():
+    page = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    cited = {
+        name
+        for path in (ROOT / "infosteer_bench").rglob("*.py")
+        for name in re.findall(r'(?i)\bmethod(?:\.md)?, "([^"]+)"', path.read_text(encoding="utf-8"))
+    }
+    assert {"The memory view", "Development split"} <= cited
+    assert all(name in page for name in cited), cited
 
 
 def test_every_page_stands_in_the_sites_navigation():

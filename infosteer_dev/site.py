@@ -19,6 +19,8 @@ LINK = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?(\))")
 TEXTS = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".jsonl": "json", "": "text"}
 BESIDE = "repository"
 """The site's folder for what lies outside docs/."""
+ASIDE = "---\nsearch: {exclude: true}\nhide: [toc]\n---\n"
+"""Before a page that comes along: it is for following a link, not for being searched."""
 
 
 def targets(text: str, page: str, root: Path = ROOT) -> dict[str, str]:
@@ -88,7 +90,7 @@ def on_files(files: Any, *, config: Any) -> Any:
             else:
                 files.append(File.generated(config, place(path), abs_src_path=str(ROOT / path)))
                 continue
-            files.append(File.generated(config, place(path), content=text, inclusion=InclusionLevel.NOT_IN_NAV))
+            files.append(File.generated(config, place(path), content=ASIDE + text, inclusion=InclusionLevel.NOT_IN_NAV))
     return files
 
 

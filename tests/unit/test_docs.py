@@ -187,6 +187,15 @@ def test_the_code_cites_sections_that_the_method_page_has():
     assert all(name in page for name in cited), cited
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "decisions").glob("[!i]*.md")), ids=shown)
+def test_a_decision_is_short_and_names_what_there_is(page: Path):
+    text = page.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 12
+    (where,) = re.findall(r"^\*\*Where\.\*\* (.*)$", text, re.MULTILINE)
+    for name in re.findall(r"`([^`]+)`", where):
+        assert (ROOT / name).is_file() or name in architecture._defined(ROOT / "infosteer_bench"), name
+
+
 def test_every_page_stands_in_the_sites_navigation():
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:]}

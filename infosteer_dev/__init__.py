@@ -1,4 +1,4 @@
-"""Tools of this repository's own development: the generated documentation and the site. The wheel does not carry it.
+"""What only a clone of the repository needs: the mini-world's builder, the generators of docs and group YAMLs.
 
-It may import `infosteer_bench`; `infosteer_bench` must run without it (`tests/unit/test_structure.py`).
+The wheel does not carry it. It may import infosteer_bench, which knows of it in commands/miniworld.py alone.
 """

@@ -2,7 +2,7 @@
 
 A reading path is a list of functions in the order in which they call one another. Each is looked up in the package's
 files without importing them: a function that moves takes its link along, one that changes its name stops the
-documentation until its line here is mended.
+documentation until its line here is corrected.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def reading_path(name: str, root: Path, folder: Path) -> str:
             raise UserError(
                 f"reading path {name!r}: {step.function} is defined in {len(files)} files",
                 allowed="one, narrowed by `within`",
-                hint="mend infosteer_dev/architecture.py",
+                hint="correct infosteer_dev/architecture.py",
             )
         link = Path(os.path.relpath(files[0], folder)).as_posix()
         short = files[0].relative_to(root / "infosteer_bench").as_posix()

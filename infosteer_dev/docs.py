@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         for page, text in fresh.items():
             if text != page.read_text(encoding="utf-8"):
                 page.write_text(text, encoding="utf-8")
-    for problem in lost:  # writing cannot mend these
+    for problem in lost:  # writing cannot help here
         print(f"{problem}: put its two marks where it belongs")
     return 1 if lost or (options.check and problems) else 0
 

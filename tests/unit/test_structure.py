@@ -148,40 +148,6 @@ def test_sideways_imports_make_no_circle():
     assert {b for a, b in SIDEWAYS if a == "data"} == {"models"}
 
 
-DEVELOPMENT = "infosteer_dev"
-MAY_USE_DEVELOPMENT: set[str] = set()
-"""Files that import it inside a function, for commands that only a checkout can offer."""
-
-
-def development_imports(package: Path) -> list[str]:
-    """Files of the package that import the development package; those with leave only where it waits for its use."""
-    found: list[str] = []
-    for path in sorted(package.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        name = path.relative_to(package).as_posix()
-        waits = {
-            id(node)
-            for function in ast.walk(tree)
-            if isinstance(function, ast.FunctionDef) and name in MAY_USE_DEVELOPMENT
-            for node in ast.walk(function)
-        }
-        for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            if any(each.split(".")[0] == DEVELOPMENT for each in names) and id(node) not in waits:
-                found.append(name)
-    return found
-
-
-def test_the_package_never_imports_its_development_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert development_imports(PACKAGE) == []
-    (tmp_path / "a.py").write_text("def f():\n    from infosteer_dev import docs\n", encoding="utf-8")
-    (tmp_path / "b.py").write_text("import infosteer_dev.docs\n", encoding="utf-8")
-    assert development_imports(tmp_path) == ["a.py", "b.py"]
-    monkeypatch.setitem(globals(), "MAY_USE_DEVELOPMENT", {"a.py", "b.py"})
-    assert development_imports(tmp_path) == ["b.py"]
-
-
 def test_method_files_never_import_one_another():
     for path in (PACKAGE / "methods").glob("*.py"):
         if path.stem in ("__init__", "base"):

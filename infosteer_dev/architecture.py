@@ -38,6 +38,7 @@ READING_PATHS: dict[str, list[Step]] = {
         Step("run", "takes the folder's lock, finds what is done, hands out the rest", within="runs/local"),
         Step("survey", "reads the records: done, missing, failed, stale, damaged", within="runs/"),
         Step("Pool.run", "worker processes; replaces those that die or hang"),
+        Step("_work", "a worker's whole life: take a job, do it, say so", within="runs/"),
         Step("run_group", "checkpoints of one model: train, answer, drop"),
         Step("Worker.checkpoint", "one checkpoint and its record"),
         Step("Worker._train", "what training needs, and what the record says of it"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from infosteer_bench.api import Outcome, finish, run_folder
 from infosteer_bench.commands.options import chosen_grid, settings_of
-from infosteer_bench.errors import UserError
+from infosteer_bench.errors import Unreachable, UserError
 from infosteer_bench.grid import Grid
 from infosteer_bench.runs.choose import checkpoint_grid, plan_grid
 from infosteer_bench.runs.storage import Storage
@@ -28,7 +28,13 @@ def run_command(options: argparse.Namespace) -> int:
     grid = chosen_grid(options)
     folder = run_folder(options.output, grid)
     storage = Storage(options.keep_checkpoints, options.max_checkpoints_on_disk)
-    plan, roots = _plan(grid, options)
+    try:
+        plan, roots = _plan(grid, options)
+    except Unreachable as error:
+        plan = _outline(grid, error) if options.dry_run else None
+        if plan is None:
+            raise
+        return _dry_run(plan, folder, storage, options.tflops)
     if options.dry_run:
         return _dry_run(plan, folder, storage, options.tflops)
     policy = {"retries": options.retries, "max_silence_s": 60 * options.max_silence}
@@ -77,6 +83,19 @@ def eval_command(options: argparse.Namespace) -> int:
 
 def _plan(grid: Grid, options: argparse.Namespace) -> tuple[Plan, Roots]:
     return plan_grid(grid, data_root=options.data_root, model_root=options.model_root, quiet=options.quiet)
+
+
+def _outline(grid: Grid, error: Unreachable) -> Plan | None:
+    from infosteer_bench.runs.outline import outline
+
+    plan = outline(grid)
+    if plan is not None:
+        print(f"infosteer-bench: {error}", file=sys.stderr)
+        print(
+            "note: planned by the catalog's sizes and numbers of rows; what is done already cannot be told",
+            file=sys.stderr,
+        )
+    return plan
 
 
 def _dry_run(plan: Plan, run_dir: Path, storage: Storage, tflops: float | None) -> int:

@@ -57,6 +57,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marks = {mark.name for mark in item.iter_markers()}
         if "vllm" in marks:
             marks.add("integration")
+            # With --dist loadgroup one engine at a time: each takes memory for its cache and binds itself to a core.
+            item.add_marker(pytest.mark.xdist_group("vllm"))
             if not has_vllm:
                 item.add_marker(pytest.mark.skip(reason="vllm is not installed"))
         for tier in marks & set(_TIERS):

@@ -1,7 +1,7 @@
 """Write a board, rebuild it from its own records, check that its files are what the records say.
 
     leaderboards/<name>/
-        leaderboard.csv   every row (tables.COLUMNS)
+        leaderboard.csv   every row (columns.py)
         leaderboard.md    the same for reading
         deltas.csv        every difference to sft, with interval, p-value, what could have been detected
         ranks.csv         methods against each other
@@ -24,11 +24,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infosteer_bench.errors import UserError
-from infosteer_bench.leaderboard.numbers.columns import to_csv
-from infosteer_bench.leaderboard.numbers.mechanism import mechanism_csv, mechanism_rows
+from infosteer_bench.leaderboard.numbers import columns
+from infosteer_bench.leaderboard.numbers.mechanism import mechanism_rows
 from infosteer_bench.leaderboard.numbers.row import Row
 from infosteer_bench.leaderboard.numbers.rows import build_rows
-from infosteer_bench.leaderboard.numbers.standings import deltas_csv, ranks_csv
+from infosteer_bench.leaderboard.numbers.standings import standings
+from infosteer_bench.leaderboard.numbers.table import to_csv
 from infosteer_bench.leaderboard.paper.board import MARKER, check_paper, is_paper, rebuild_paper
 from infosteer_bench.leaderboard.paper.reproduction import FILE as REPRODUCTION_FILE
 from infosteer_bench.leaderboard.paper.reproduction import to_reproduction
@@ -161,17 +162,17 @@ def _outlived(board_dir: Path, outputs: Mapping[str, str]) -> list[str]:
 
 def _outputs(board_dir: Path, board: compact.BoardRecords, rows: Sequence[Row]) -> dict[str, str]:
     sha256 = {name: file_sha256(board_dir / name) for name in compact.RECORD_FILES if (board_dir / name).is_file()}
-    mechanism = mechanism_csv(mechanism_rows(board))
+    mechanism = mechanism_rows(board)
     reproduction = to_reproduction(board, rows)
     items = board_dir / compact.ITEMS_FILE
     return {
-        **({"mechanism.csv": mechanism} if mechanism else {}),
+        **({"mechanism.csv": to_csv(columns.MECHANISM, mechanism)} if mechanism else {}),
         **({REPRODUCTION_FILE: reproduction} if reproduction else {}),
         "leaderboard.tex": to_latex(board, rows),
-        "leaderboard.csv": to_csv(rows),
+        "leaderboard.csv": to_csv(columns.BOARD, rows),
         "leaderboard.md": to_markdown(board, rows),
-        "deltas.csv": deltas_csv(rows),
-        "ranks.csv": ranks_csv(rows),
+        "deltas.csv": to_csv(columns.DELTAS, (row for row in rows if row.delta_vs_sft is not None)),
+        "ranks.csv": to_csv(columns.RANKS, standings(rows)),
         **build_page(board, rows, items if items.is_file() else None),
         "provenance.json": to_provenance(board, records_sha256=sha256),
     }

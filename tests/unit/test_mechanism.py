@@ -21,8 +21,10 @@ from infosteer_bench.data.slices import TextSlice
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.grid import load_grid
 from infosteer_bench.leaderboard.numbers import mechanism
+from infosteer_bench.leaderboard.numbers.columns import MECHANISM
 from infosteer_bench.leaderboard.numbers.rows import build_rows
 from infosteer_bench.leaderboard.numbers.statistics import ranks
+from infosteer_bench.leaderboard.numbers.table import to_csv
 from infosteer_bench.leaderboard.store.compact import BoardRecords, text_files
 from infosteer_bench.leaderboard.store.layout import read_layout
 from infosteer_bench.leaderboard.views.markdown import to_markdown
@@ -348,7 +350,7 @@ def test_the_page_and_the_file_show_it():
     assert "## Mechanism beside score" in page
     assert "| m / gsm8k / infosteer-regularization (lambda=0.1) | 3 | 5.1133 | 0.5000 | +0.1133 |" in page
     assert "| m / gsm8k | 6 | +0." in page
-    lines = mechanism.mechanism_csv(mechanism.mechanism_rows(with_data)).splitlines()
+    lines = to_csv(MECHANISM, mechanism.mechanism_rows(with_data)).splitlines()
     assert len(lines) == 10
     assert lines[-1].endswith(",0.110000,52.00,2.00") or any(line.endswith(",0.110000,52.00,2.00") for line in lines)
 
@@ -362,7 +364,6 @@ def test_boards_of_older_records_show_nothing():
         checkpoints=tuple(one.model_copy(update={"mechanism": {}}) for one in full.checkpoints),
     )
     assert mechanism.mechanism_rows(old) == []
-    assert mechanism.mechanism_csv([]) == ""
     assert "Mechanism" not in to_markdown(old, build_rows(old.cells, read_layout(None, old.cells)))
 
 

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from infosteer_bench.leaderboard.numbers import flips as flips_module
-from infosteer_bench.leaderboard.numbers.columns import csv_values
+from infosteer_bench.leaderboard.numbers.columns import BOARD
 from infosteer_bench.leaderboard.numbers.costs import cost_rows
 from infosteer_bench.leaderboard.numbers.row import Overlap, Row, number
+from infosteer_bench.leaderboard.numbers.table import cells
 from infosteer_bench.leaderboard.store import compact
 from infosteer_bench.leaderboard.views.page import INDEX_FILE, build_page
 from infosteer_bench.leaderboard.views.page import build as build_module
@@ -113,7 +114,7 @@ def test_the_page_holds_the_numbers_of_the_table(page: str, board: tuple[compact
     assert len(shown) == len(board[1])
     names = {"accuracy": "accuracy", "seed_std": "std", "delta_vs_sft": "delta", "unparsed_rate": "unparsed"}
     for row, one in zip(board[1], shown, strict=True):
-        values = csv_values(row)
+        values = cells(BOARD, row)
         assert [one.get(name, "") for name in ("model", "method", "task")] == [row.model, row.method, row.task]
         assert {column: number(one.get(name)) for column, name in names.items()} == {
             column: values[column] for column in names

@@ -16,7 +16,7 @@ import pytest
 from infosteer_bench.commands.leaderboard import leaderboard_command
 from infosteer_bench.errors import UserError
 from infosteer_bench.leaderboard import board_dirs, check, publish, rebuild
-from infosteer_bench.leaderboard.numbers.columns import COLUMNS
+from infosteer_bench.leaderboard.numbers.columns import BOARD
 from infosteer_bench.leaderboard.paper.board import check_paper, is_paper, paper_files, paper_rows, rebuild_paper
 from infosteer_bench.leaderboard.paper.faults import LAYERS, find_faults, not_better
 from infosteer_bench.leaderboard.paper.reproduction import MEAN, find_entries, to_reproduction
@@ -107,7 +107,7 @@ def test_the_packaged_numbers_are_the_paper_s(data_root: Path):
 
 def test_the_csv_has_every_column_and_no_accuracy():
     lines = list(csv.DictReader(io.StringIO(paper_files()["leaderboard.csv"])))
-    assert list(lines[0]) == list(COLUMNS)
+    assert list(lines[0]) == [column.name for column in BOARD]
     assert len(lines) == len(commonsense_numbers()) == 384
     for line in lines:
         assert (line["accuracy"], line["n_seeds"], line["complete"], line["verdict"]) == ("", "", "false", "")

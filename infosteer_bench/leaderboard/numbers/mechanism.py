@@ -10,8 +10,6 @@ fine-tuning of the same model, mix and seed, on the same tokens and on tasks tha
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -33,8 +31,6 @@ STATISTICS = (
     "knowledge_entropy_share",
 )
 """As in memory/statistics.py, which says what each is."""
-COLUMNS = ("key", "model", "method", "arm", "mix", "seed", "width", *STATISTICS)
-COLUMNS += ("entropy_change", "score", "score_change")
 SFT = "sft"
 NOTE = (
     "Of key coefficients k, on held-out text of the mix (`mechanism.csv` has it per checkpoint, each record by layer): "
@@ -206,22 +202,6 @@ def _interval(r: float | None, n: int, variance: float) -> tuple[float | None, f
         return None, None
     width = 1.959964 * math.sqrt(variance / (n - 3))
     return math.tanh(math.atanh(r) - width), math.tanh(math.atanh(r) + width)
-
-
-def mechanism_csv(rows: Sequence[MechanismRow]) -> str:
-    """mechanism.csv: one line per checkpoint and mix; "" where there is no row, and then no file."""
-    if not rows:
-        return ""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow(
-            [row.key, row.model, row.method, row.arm, row.mix, "" if row.seed is None else row.seed, row.width]
-            + [f"{row.values[name]:.6g}" for name in STATISTICS]
-            + [_number(row.entropy_change, 6), _number(row.score, 2), _number(row.score_change, 2)]
-        )
-    return out.getvalue()
 
 
 def statistics_table(rows: Sequence[MechanismRow]) -> list[list[str]]:

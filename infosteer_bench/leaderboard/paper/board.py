@@ -21,8 +21,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from infosteer_bench.benchmark import GROUPS
-from infosteer_bench.leaderboard.numbers.columns import to_csv
+from infosteer_bench.leaderboard.numbers.columns import BOARD
 from infosteer_bench.leaderboard.numbers.row import Row
+from infosteer_bench.leaderboard.numbers.table import to_csv
 from infosteer_bench.leaderboard.paper.faults import fault_lines, find_faults, not_better
 from infosteer_bench.leaderboard.store.compact import BoardRecords
 from infosteer_bench.leaderboard.store.reported import (
@@ -85,7 +86,7 @@ def paper_files() -> dict[str, str]:
         f"records/{name}": (REPORTED_DIR / name).read_text(encoding="utf-8") for name in (COMMONSENSE_FILE, OTHER_FILE)
     }
     return {
-        "leaderboard.csv": to_csv(rows),
+        "leaderboard.csv": to_csv(BOARD, rows),
         "leaderboard.md": _markdown(),
         "leaderboard.tex": to_latex(board, rows),
         "provenance.json": _provenance(copies),

@@ -18,7 +18,6 @@ from hub import Hub
 from tiny import build_data_root
 
 from tests.integration.cli import REPOSITORY, environment, run, start, stop_when
-from tests.unit.test_docs import example_files
 
 pytestmark = pytest.mark.integration
 
@@ -201,18 +200,21 @@ def test_paper_grid_through_the_hub(tiny_models: dict[str, Path], invented_data:
     }
 
 
-def test_everything_of_ones_own(tiny_models: dict[str, Path], invented_data: Path, tmp_path: Path) -> None:
-    """README's example: a model, a mix, a task and a method, one file each."""
-    for name, content in example_files().items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+def test_everything_of_ones_own(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    """The example of docs/own-things.md: a model, a mix, a task and a method, one file each."""
+    shutil.copytree(
+        REPOSITORY / "examples" / "zoo", tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runs")
+    )
     shutil.copytree(tiny_models["llama"], tmp_path / "my_model")
-    run(["run", "--grid", "my_grid.yaml", "--data-root", str(invented_data)], tmp_path)
+    run(["run", "--grid", "my_grid.yaml", "--models", "my_model"], tmp_path)
     rows = list(csv.DictReader(board(tmp_path, "zoo").open()))
-    assert {row["method"] for row in rows} == {"base", "sft", "infosteer-intervention", "sft-no-dropout"}
+    assert {row["method"] for row in rows} == {"base", "sft", "infosteer-intervention", "sft-frozen-embeddings"}
     assert {row["arm"] for row in rows if row["method"] == "infosteer-intervention"} == {"alpha=2.0,fraction=0.02"}
     assert {row["task"] for row in rows if not row["task"].startswith("mean:")} == {"zoo"}
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs/zoo/checkpoints").glob("*.json")]
+    weights = {(record["method"], record["seed"]): record["weight_digest"] for record in records}
+    for seed in (0, 1):  # the example's method does change what is trained
+        assert weights["sft", seed] != weights["sft-frozen-embeddings", seed]
 
 
 def test_eval_of_any_checkpoint(tiny_models: dict[str, Path], invented_data: Path, tmp_path: Path) -> None:

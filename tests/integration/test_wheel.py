@@ -79,6 +79,11 @@ def test_the_parts_of_a_boards_page_ship(python: Path, tmp_path: Path):
     assert licence == "True"
 
 
+def test_the_development_tools_do_not_ship(python: Path, tmp_path: Path):
+    program = "from importlib.util import find_spec; print(find_spec('infosteer_dev'))"
+    assert run(python, "-c", program, cwd=tmp_path).strip() == "None"
+
+
 def test_the_console_script_is_installed(python: Path, tmp_path: Path):
     program = "from importlib.metadata import entry_points as e; print(e(name='infosteer-bench').names)"
     assert "infosteer-bench" in run(python, "-c", program, cwd=tmp_path)

@@ -51,7 +51,6 @@ FLOORS = {
     "smoke": 13,
     "commands": 14,
     "cli": 15,
-    "docs": 16,
     "__main__": 16,
     "__init__": 16,
 }

@@ -1,148 +1,26 @@
-"""The generated parts of README.md: commands, models, methods, tasks, grids, costs, and an excerpt of a board.
-
-A generated part stands between `<!-- generated:NAME -->` and `<!-- /generated -->`.
-
-    python -m infosteer_bench.docs            writes them anew
-    python -m infosteer_bench.docs --check    exits 1 and names those that are not what the code says
-"""
+"""Tables of the documentation that come from files that are kept: boards, and what `profile` measured."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import re
-import sys
-from collections.abc import Callable, Iterator
+import os
+from collections import Counter
 from pathlib import Path
 
+import infosteer_bench
 from infosteer_bench.benchmark import COMMONSENSE
-from infosteer_bench.errors import UserError
-from infosteer_bench.leaderboard.views.markdown import MINIWORLD_NOTE, escape, table
-from infosteer_bench.records import canonical_json
+from infosteer_bench.leaderboard.views.markdown import MINIWORLD_NOTE, escape
+from infosteer_dev.tables import text_table
 
-ROOT = Path(__file__).resolve().parents[1]
 BOARD = Path("leaderboards/embedded")
 TWINS = Path("leaderboards/embedded-twins")
-MEASURED = Path(__file__).parent / "profiling" / "measured"
-BLOCK = re.compile(r"(<!-- generated:(?P<name>[a-z]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+MEASURED = Path(infosteer_bench.__file__).parent / "profiling" / "measured"
 EXCERPT = ("mean:id", "mean:ood", "mean:all")
 
 
-def _text_table(header: list[str], rows: list[list[str]]) -> str:
-    lines = table(header, rows)
-    lines[1] = "|" + "---|" * len(header)
-    return "\n".join(lines)
-
-
-def commands() -> str:
-    """Every command with what it does and its options, from the parser itself."""
-    from infosteer_bench.cli import build_parser
-
-    rows = [
-        [
-            f"`{name}`",
-            escape(text).replace("\\`", "`"),
-            " ".join(f"`{option.replace('|', chr(92) + '|')}`" for option in options),
-        ]
-        for name, text, options in _commands_of(build_parser())
-    ]
-    return _text_table(["command", "what it does", "options"], rows)
-
-
-def _commands_of(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[tuple[str, str, list[str]]]:
-    """Name, help and options of every command below a parser; `profile train` is one of them, `profile` is not."""
-    for action in parser._actions:
-        if not isinstance(action, argparse._SubParsersAction):
-            continue
-        for choice in action._choices_actions:
-            command, name = action.choices[choice.dest], f"{prefix}{choice.dest}"
-            below = list(_commands_of(command, f"{name} "))
-            if below:
-                yield from below
-                continue
-            options = [
-                option.option_strings[-1] if option.option_strings else "|".join(map(str, option.choices or []))
-                for option in command._actions
-                if "--help" not in option.option_strings
-            ]
-            yield name, choice.help or "", [option for option in options if option]
-
-
-def models() -> str:
-    """The catalog."""
-    from infosteer_bench.models.catalog import CATALOG
-
-    rows = [
-        [
-            f"`{row.id}`",
-            escape(row.hub_id or "comes with the package"),
-            row.family,
-            f"{row.parameters / 1e9:.3g}",
-            escape(row.licence),
-            "yes" if row.gated else "no",
-            "yes" if row.paper_name else "no",
-        ]
-        for row in CATALOG.values()
-    ]
-    header = ["id", "hub", "family", "billion parameters", "licence", "needs a hub token", "in the paper"]
-    return _text_table(header, rows)
-
-
-def methods() -> str:
-    """Every method with its settings and their defaults."""
-    from infosteer_bench.methods import METHODS
-
-    rows: list[list[str]] = []
-    for name in METHODS:
-        method = METHODS.get(name)
-        defaults = method.Config().model_dump(mode="json", by_alias=True)
-        settings = [
-            f"`{key}={value if isinstance(value, str) else canonical_json(value)}`" for key, value in defaults.items()
-        ]
-        rows.append([f"`{name}`", escape(method.summary), " ".join(settings)])
-    return _text_table(["method", "what it does", "settings and defaults"], rows)
-
-
-def tasks() -> str:
-    """The tasks and the groups that average them."""
-    from infosteer_bench.benchmark import GROUPS
-    from infosteer_bench.tasks.catalog import read_tasks
-
-    known = read_tasks()
-    rows = [
-        [f"`{info.name}`", f"`{info.lm_eval_name}`", info.default_split, info.type, info.kind, info.data_file or ""]
-        for info in (known[name] for name in GROUPS["all"])
-    ]
-    groups = [f"- `{group}`: {', '.join(members)}" for group, members in GROUPS.items() if group != "all"]
-    listed = _text_table(["task", "lm-eval name", "split", "type", "answer", "file (LLM-Adapters)"], rows)
-    return listed + "\n\nGroups, each also a mean on the board:\n\n" + "\n".join(groups)
-
-
-def grids() -> str:
-    """The grids that ship with the package."""
-    from infosteer_bench.grid import grid_names, load_grid
-
-    loaded = [load_grid(name) for name in grid_names()]
-    rows = [
-        [
-            f"`{grid.name}`",
-            escape(grid.description),
-            escape(", ".join(grid.models)) or "the one given",
-            "all" if grid.eval.limit is None else f"first {grid.eval.limit}",
-            "all" if grid.train.max_examples is None else str(grid.train.max_examples),
-            "yes" if grid.needs_cuda else "no",
-        ]
-        for grid in loaded
-    ]
-    header = ["grid", "what it is", "models", "items per task", "training rows per mix", "needs CUDA"]
-    return _text_table(header, rows)
-
-
-def board(root: Path) -> str:
-    """An excerpt of the board on the first screen: means per method, and what they are worth."""
-    import json
-
+def board(root: Path, start: Path) -> str:
+    """An excerpt of the kept board: means per method, and what they are worth; its link starts from `start`."""
     folder = root / BOARD
     if not (folder / "leaderboard.csv").is_file():
         return f"*No board is kept in `{BOARD.as_posix()}/` yet.*"
@@ -181,8 +59,29 @@ def board(root: Path) -> str:
         notes.append(MINIWORLD_NOTE)
     else:
         notes.append("A demonstration that the pipeline runs on real input; far too small to tell methods apart.")
-    link = f"All of it: [{BOARD.as_posix()}/leaderboard.md]({BOARD.as_posix()}/leaderboard.md)."
-    return "\n".join([_text_table(header, lines), "", *notes, link])
+    target = Path(os.path.relpath(folder / "leaderboard.md", start)).as_posix()
+    return "\n".join([text_table(header, lines), "", *notes, f"All of it: [{BOARD.name}/leaderboard.md]({target})."])
+
+
+def headline(root: Path) -> str:
+    """What the kept board says, in one sentence: sft against base, and the variants against sft."""
+    if not (root / BOARD / "leaderboard.csv").is_file():
+        return f"*No board is kept in `{BOARD.as_posix()}/` yet.*"
+    with open(root / BOARD / "leaderboard.csv", encoding="utf-8", newline="") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["task"] == "mean:all" and row["delta_vs_sft"]]
+    gains = sorted(-float(row["delta_vs_sft"]) for row in rows if row["method"] == "base")
+    steered = [row for row in rows if row["method"] != "base"]
+    verdicts = Counter(row["verdict"] or "no verdict" for row in steered)
+    counted = ", ".join(f"{n} {name if n == 1 else _PLURALS.get(name, name)}" for name, n in verdicts.items())
+    lifted = f"{gains[0]:.0f} to {gains[-1]:.0f} points" if gains else "an unmeasured amount"
+    return (
+        f"Plain fine-tuning (`sft`) adds {lifted} to the mean of all tasks of these "
+        f"{len({row['model'] for row in rows})} toy models; {len(steered)} comparisons of an InfoSteer variant with it "
+        f"came out as {counted}."
+    )
+
+
+_PLURALS = {"win": "wins", "tie": "ties", "loss": "losses"}
 
 
 def knowledge(root: Path) -> str:
@@ -208,7 +107,7 @@ def knowledge(root: Path) -> str:
     header = ["model", "not fine-tuned", "sft on the twin", "sft", "sft above twin"]
     return "\n".join(
         [
-            _text_table(header, rows),
+            text_table(header, rows),
             "",
             f"Mean of the eight commonsense tasks, percent, three seeds. Baselines: {known}.",
         ]
@@ -243,7 +142,7 @@ def costs() -> str:
         "peak memory x sft",
         "saved tensors +",
     ]
-    return "\n".join([_text_table(header, rows), *notes])
+    return "\n".join([text_table(header, rows), *notes])
 
 
 def serving() -> str:
@@ -270,7 +169,7 @@ def serving() -> str:
                 ]
             )
     header = ["measured on", "", "overhead, first", "each further", "in all", "checkpoints/h", "tokens/s"]
-    return _text_table(header, rows)
+    return text_table(header, rows)
 
 
 def scale() -> str:
@@ -287,7 +186,7 @@ def scale() -> str:
                 f"{found['planned_cells']} cells: {found['plan_s']:.1f} s",
             ]
         )
-    return _text_table(["measured on", "a finished run again", "`leaderboard`", "`--dry-run`"], rows)
+    return text_table(["measured on", "a finished run again", "`leaderboard`", "`--dry-run`"], rows)
 
 
 def _accuracies(folder: Path) -> dict[tuple[str, str, str], float]:
@@ -314,69 +213,3 @@ def _against_sft(row: dict[str, str]) -> str:
         return ""
     interval = f" ({row['delta_ci_low']} to {row['delta_ci_high']})" if row["delta_ci_low"] else ""
     return f"{float(row['delta_vs_sft']):+.2f}{interval} {row['verdict']}".strip()
-
-
-def blocks(root: Path) -> dict[str, Callable[[], str]]:
-    """Name of each generated part -> what writes it."""
-    return {
-        "board": lambda: board(root),
-        "knowledge": lambda: knowledge(root),
-        "costs": costs,
-        "serving": serving,
-        "scale": scale,
-        "commands": commands,
-        "models": models,
-        "methods": methods,
-        "tasks": tasks,
-        "grids": grids,
-    }
-
-
-def generate(text: str, root: Path) -> tuple[str, list[str]]:
-    """`text` with every generated part anew, and the names of the parts that changed or are missing.
-
-    Raises UserError for a part that nothing writes.
-    """
-    writers = blocks(root)
-    found: list[str] = []
-    stale: list[str] = []
-
-    def replace(match: re.Match[str]) -> str:
-        name = match["name"]
-        if name not in writers:
-            raise UserError(f"README.md: nothing generates the part {name!r}", allowed=", ".join(writers))
-        found.append(name)
-        fresh = f"{match[1]}{writers[name]()}\n{match[3]}"
-        if fresh != match[0]:
-            stale.append(name)
-        return fresh
-
-    new = BLOCK.sub(replace, text)
-    return new, stale + [name for name in writers if name not in found]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Write README.md's generated parts, or check them; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m infosteer_bench.docs", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a part is stale")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout")
-    options = parser.parse_args(arguments)
-    readme = options.root / "README.md"
-    try:
-        if not readme.is_file():
-            raise UserError(f"{readme} does not exist", hint="run this in a checkout of the repository")
-        text = readme.read_text(encoding="utf-8")
-        new, stale = generate(text, options.root)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    if options.check:
-        for name in stale:
-            print(f"README.md: the generated part {name!r} is stale or missing; run python -m infosteer_bench.docs")
-        return 1 if stale else 0
-    readme.write_text(new, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

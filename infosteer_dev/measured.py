@@ -10,7 +10,8 @@ from pathlib import Path
 
 import infosteer_bench
 from infosteer_bench.benchmark import COMMONSENSE
-from infosteer_bench.leaderboard.views.markdown import MINIWORLD_NOTE, escape
+from infosteer_bench.leaderboard.views.facts import MINIWORLD_NOTE
+from infosteer_bench.leaderboard.views.text import escape
 from infosteer_dev.tables import text_table
 
 BOARD = Path("leaderboards/embedded")

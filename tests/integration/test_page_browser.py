@@ -16,6 +16,7 @@ import boards
 import pytest
 
 from infosteer_bench.leaderboard import check, publish, rebuild
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.row import Row
 from infosteer_bench.leaderboard.store.compact import BoardRecords
 from infosteer_bench.leaderboard.views.page import INDEX_FILE, build_page
@@ -232,8 +233,8 @@ def test_a_mean_leads_to_its_tasks(watch: Any, inline: Path):
 
 def write_page(folder: Path, rows: list[Row]) -> Path:
     """The page of rows alone, without records."""
-    board = BoardRecords(name="rows", grid=None, cells=(), checkpoints=())
-    (folder / INDEX_FILE).write_text(build_page(board, rows, None)[INDEX_FILE], encoding="utf-8")
+    board = Board(BoardRecords(name="rows", grid=None, cells=(), checkpoints=()), rows)
+    (folder / INDEX_FILE).write_text(build_page(board)[INDEX_FILE], encoding="utf-8")
     return folder
 
 

@@ -14,7 +14,7 @@ from infosteer_bench.errors import UserError
 from infosteer_bench.leaderboard import board_dirs, check, publish, rebuild
 from infosteer_bench.leaderboard.store import finished
 from infosteer_bench.leaderboard.store.compact import compacted, without_folders
-from infosteer_bench.leaderboard.views.markdown import code, escape
+from infosteer_bench.leaderboard.views.text import code, escape
 from infosteer_bench.records import CellRecord, CheckpointRecord, samples_path, write_items, write_sealed
 
 publish_module = sys.modules["infosteer_bench.leaderboard.publish"]

@@ -21,12 +21,11 @@ from infosteer_bench.data.slices import TextSlice
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.grid import load_grid
 from infosteer_bench.leaderboard.numbers import mechanism
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.columns import MECHANISM
-from infosteer_bench.leaderboard.numbers.rows import build_rows
 from infosteer_bench.leaderboard.numbers.statistics import ranks
 from infosteer_bench.leaderboard.numbers.table import to_csv
 from infosteer_bench.leaderboard.store.compact import BoardRecords, text_files
-from infosteer_bench.leaderboard.store.layout import read_layout
 from infosteer_bench.leaderboard.views.markdown import to_markdown
 from infosteer_bench.memory.statistics import STATISTICS, MagnitudeHistogram, TokenStatistics, knowledge_entropy
 from infosteer_bench.models.families import ffn_layers
@@ -346,7 +345,7 @@ def test_changes_against_sft_and_their_correlation():
 
 def test_the_page_and_the_file_show_it():
     with_data = board(CHANGES)
-    page = to_markdown(with_data, build_rows(with_data.cells, read_layout(None, with_data.cells)))
+    page = to_markdown(Board.of(with_data))
     assert "## Mechanism beside score" in page
     assert "| m / gsm8k / infosteer-regularization (lambda=0.1) | 3 | 5.1133 | 0.5000 | +0.1133 |" in page
     assert "| m / gsm8k | 6 | +0." in page
@@ -364,7 +363,7 @@ def test_boards_of_older_records_show_nothing():
         checkpoints=tuple(one.model_copy(update={"mechanism": {}}) for one in full.checkpoints),
     )
     assert mechanism.mechanism_rows(old) == []
-    assert "Mechanism" not in to_markdown(old, build_rows(old.cells, read_layout(None, old.cells)))
+    assert "Mechanism" not in to_markdown(Board.of(old))
 
 
 def test_other_statistics_count_as_not_measured():

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infosteer_bench.leaderboard.numbers import flips as flips_module
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.columns import BOARD
 from infosteer_bench.leaderboard.numbers.costs import cost_rows
 from infosteer_bench.leaderboard.numbers.row import Overlap, Row, number
@@ -35,13 +36,13 @@ def board_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def board(board_dir: Path) -> tuple[compact.BoardRecords, list[Row]]:
+def board(board_dir: Path) -> Board:
     return boards.read_board(board_dir)
 
 
 @pytest.fixture(scope="module")
-def page(board: tuple[compact.BoardRecords, list[Row]], board_dir: Path) -> str:
-    files = build_page(*board, board_dir / compact.ITEMS_FILE)
+def page(board: Board) -> str:
+    files = build_page(board)
     assert set(files) == {INDEX_FILE}
     return files[INDEX_FILE]
 
@@ -109,11 +110,11 @@ def test_the_table_library_is_as_released_and_has_its_licence():
     assert len(library) < 200_000
 
 
-def test_the_page_holds_the_numbers_of_the_table(page: str, board: tuple[compact.BoardRecords, list[Row]]):
+def test_the_page_holds_the_numbers_of_the_table(page: str, board: Board):
     shown = data_of(page)["rows"]
-    assert len(shown) == len(board[1])
+    assert len(shown) == len(board.rows)
     names = {"accuracy": "accuracy", "seed_std": "std", "delta_vs_sft": "delta", "unparsed_rate": "unparsed"}
-    for row, one in zip(board[1], shown, strict=True):
+    for row, one in zip(board.rows, shown, strict=True):
         values = cells(BOARD, row)
         assert [one.get(name, "") for name in ("model", "method", "task")] == [row.model, row.method, row.task]
         assert {column: number(one.get(name)) for column, name in names.items()} == {
@@ -126,7 +127,7 @@ def test_the_page_holds_the_numbers_of_the_table(page: str, board: tuple[compact
 
 
 def test_the_header_counts_verdicts_over_tasks(page: str, board):
-    tasks = [row for row in board[1] if row.method == "infosteer-intervention" and not row.members]
+    tasks = [row for row in board.rows if row.method == "infosteer-intervention" and not row.members]
     (found,) = [one for one in data_of(page)["results"] if one["method"] == "infosteer-intervention"]
     assert found["models"] == 1
     assert sum(found[verdict] for verdict in ("win", "tie", "loss")) == len(tasks) == 3
@@ -179,7 +180,7 @@ def shown_flips(found: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize(("method", "task"), [("infosteer-intervention", "gsm8k"), ("base", "boolq")])
 def test_flips_are_those_of_the_records(page: str, board, board_dir: Path, method: str, task: str):
-    found = data_of(page)["items"]["inline"][str(place_of(board[1], method, task))]
+    found = data_of(page)["items"]["inline"][str(place_of(board.rows, method, task))]
     expected = expected_flips(board_dir, method, task, boards.TASKS[task])
     assert shown_flips(found) == expected
     assert {flip[2] for flip in expected} == {0, 1}
@@ -192,27 +193,27 @@ def test_flips_are_those_of_the_records(page: str, board, board_dir: Path, metho
 
 
 def test_every_compared_task_row_and_no_other_has_items(page: str, board):
-    compared = [place for place, row in enumerate(board[1]) if row.delta_vs_sft is not None and not row.members]
+    compared = [place for place, row in enumerate(board.rows) if row.delta_vs_sft is not None and not row.members]
     assert data_of(page)["items"]["rows"] == compared
     assert len(compared) == 3 * len(boards.TASKS)
 
 
 def test_an_sft_row_that_was_not_run_is_no_reference(board, board_dir: Path):
     """base, which is trained on no mix, is compared with the one sft row that was measured."""
-    records, rows = board
+    rows = board.rows
     waiting = replace(rows[place_of(rows, "sft", "boolq")], mix="another", by_seed={}, scores={}, cells={})
     base = place_of(rows, "base", "boolq")
-    expected = flips_module.find_flips(records, rows, board_dir / compact.ITEMS_FILE)[base]
-    found = flips_module.find_flips(records, [waiting, *rows], board_dir / compact.ITEMS_FILE)[base + 1]
+    expected = board.flips[base]
+    found = replace(board, rows=[waiting, *rows]).flips[base + 1]
     assert expected["flips"]
     assert found == expected
 
 
 def test_very_many_flips_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch, board, board_dir: Path):
-    all_of_it = flips_module.find_flips(*board, board_dir / compact.ITEMS_FILE)
+    all_of_it = board.flips
     monkeypatch.setattr(flips_module, "FLIPS", 90)
     monkeypatch.setattr(flips_module, "SAMPLES", (5, 3, 2))
-    some = flips_module.find_flips(*board, board_dir / compact.ITEMS_FILE)
+    some = replace(board).flips
     assert some.keys() == all_of_it.keys()
     counts = [sum(len(flips["flips"]) for flips in one.values()) for one in (some, all_of_it)]
     assert counts[0] <= 90 < counts[1]
@@ -231,7 +232,7 @@ def test_very_many_flips_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch, boa
 
 def test_many_items_lie_beside_the_page(monkeypatch: pytest.MonkeyPatch, page: str, board, board_dir: Path):
     monkeypatch.setattr(build_module, "INLINE_CHARACTERS", 100)
-    files = build_page(*board, board_dir / compact.ITEMS_FILE)
+    files = build_page(board)
     inline = data_of(page)["items"]["inline"]
     assert set(files) == {INDEX_FILE, *(f"items/{place}.js" for place in inline)}
     assert data_of(files[INDEX_FILE])["items"] == {**data_of(page)["items"], "files": True, "inline": {}}
@@ -242,19 +243,19 @@ def test_many_items_lie_beside_the_page(monkeypatch: pytest.MonkeyPatch, page: s
 
 
 def test_the_same_records_give_the_same_bytes(page: str, board_dir: Path):
-    assert build_page(*boards.read_board(board_dir), board_dir / compact.ITEMS_FILE)[INDEX_FILE] == page
+    assert build_page(boards.read_board(board_dir))[INDEX_FILE] == page
 
 
 def test_a_board_without_items_has_a_page(board):
-    data = data_of(build_page(*board, None)[INDEX_FILE])
+    data = data_of(build_page(replace(board, items=None))[INDEX_FILE])
     assert data["items"] == {"rows": [], "files": False, "inline": {}}
     assert data["rows"][0]["accuracy"] == pytest.approx(20.0)
 
 
 def test_reported_numbers_alone_have_a_page():
     row = Row("m", "llama", "sft", "", "commonsense", "boolq", "ID", reported=68.5, notes=("reported",))
-    board = compact.BoardRecords(name="paper", grid=None, cells=(), checkpoints=())
-    data = data_of(build_page(board, [row], None)[INDEX_FILE])
+    records = compact.BoardRecords(name="paper", grid=None, cells=(), checkpoints=())
+    data = data_of(build_page(Board(records, [row]))[INDEX_FILE])
     assert data["rows"][0]["reported"] == 68.5
     assert "accuracy" not in data["rows"][0]
     assert data["warnings"][0].startswith("Nothing on this page was measured here")
@@ -265,7 +266,7 @@ def test_reported_numbers_alone_have_a_page():
 def test_the_mechanism_comes_from_the_records(tmp_path: Path, page: str):
     assert data_of(page)["mechanism"] is None
     folder = boards.write_board(tmp_path, mechanism=True)
-    data = data_of(build_page(*boards.read_board(folder), folder / compact.ITEMS_FILE)[INDEX_FILE])
+    data = data_of(build_page(boards.read_board(folder))[INDEX_FILE])
     rows = data["mechanism"]["rows"]
     assert len(rows) == 3 * 2 * 3
     changes = {row["method"]: row["entropy_change"] for row in rows if row["seed"] == 1}
@@ -277,18 +278,17 @@ def test_the_mechanism_comes_from_the_records(tmp_path: Path, page: str):
 
 
 def test_doubtful_items_have_badges(board):
-    records, rows = board
-    place = place_of(rows, "sft", "gsm8k")
-    audited = list(rows)
-    audited[place] = replace(rows[place], overlap=Overlap(items=40, exact=1, masked=3, repeated=2))
-    shown = data_of(build_page(records, audited, None)[INDEX_FILE])["rows"]
+    place = place_of(board.rows, "sft", "gsm8k")
+    audited = list(board.rows)
+    audited[place] = replace(audited[place], overlap=Overlap(items=40, exact=1, masked=3, repeated=2))
+    shown = data_of(build_page(Board(board.records, audited))[INDEX_FILE])["rows"]
     assert shown[place]["overlap"] == {"items": 40, "exact": 1, "masked": 3, "repeated": 2}
     assert sum("overlap" in row for row in shown) == 1
 
 
 def test_one_seed_is_a_warning_and_a_missing_number_no_zero(tmp_path: Path):
     folder = boards.write_board(tmp_path, seeds=(4,), model="chat-model")
-    data = data_of(build_page(*boards.read_board(folder), folder / compact.ITEMS_FILE)[INDEX_FILE])
+    data = data_of(build_page(boards.read_board(folder))[INDEX_FILE])
     assert any(text.startswith("One seed:") for text in data["warnings"])
     assert any(text.startswith("Instruction-tuned") for text in data["warnings"])
     assert all("std" not in row and "verdict" not in row for row in data["rows"])
@@ -296,8 +296,8 @@ def test_one_seed_is_a_warning_and_a_missing_number_no_zero(tmp_path: Path):
 
 
 def test_costs_are_ratios_to_the_matching_sft_checkpoints(board):
-    records, rows = board
-    found = {rows[line["row"]].method: line for line in cost_rows(records, rows)}
+    records, rows = board.records, board.rows
+    found = {rows[line["row"]].method: line for line in board.costs}
     assert set(found) == set(boards.METHODS) - {"base"}
     assert found["sft"]["step_time_s_ratio"] == 1.0
     assert found["infosteer-intervention"] == {

@@ -203,7 +203,7 @@ def test_ours_and_theirs_side_by_side():
 
 def test_the_page_counts_what_lies_inside():
     made = beside()
-    page = to_reproduction(made.records, made.rows)
+    page = to_reproduction(made.board)
     assert page is not None
     every = [
         (entry.method, one.task, one.inside)
@@ -234,7 +234,7 @@ def test_partial_and_stand_in_rows_are_shown_and_not_counted():
     assert pair(made, "sft", MEAN) is None
     assert pair(made, "infosteer-intervention", MEAN) is not None
     assert pair(made, "infosteer-intervention", MEAN, "gain") is None
-    page = to_reproduction(made.records, made.rows) or ""
+    page = to_reproduction(made.board) or ""
     assert "4 of 30 reported numbers lie inside our 95 % interval; 2 more are not counted" in page
     assert "| boolq | 74.00 ± 0.00 \\*" in page.replace("| sft ", "")
 
@@ -243,12 +243,12 @@ def test_without_items_nothing_is_called_inside():
     made = beside()
     made.items = {}
     assert pair(made, "sft", "boolq").inside is None
-    assert "0 of 0 reported numbers" in (to_reproduction(made.records, made.rows) or "")
+    assert "0 of 0 reported numbers" in (to_reproduction(made.board) or "")
 
 
 def test_a_board_without_reported_rows_has_no_page():
     for made in (MadeBoard(tasks=COMMONSENSE, models=("mini-llama",)), MadeBoard(tasks=("gsm8k",), models=(MODEL,))):
-        assert to_reproduction(made.records, made.rows) is None
+        assert to_reproduction(made.board) is None
 
 
 def test_the_page_comes_and_goes_with_the_board(tmp_path: Path):

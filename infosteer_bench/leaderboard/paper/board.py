@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from infosteer_bench.benchmark import GROUPS
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.columns import BOARD
 from infosteer_bench.leaderboard.numbers.row import Row
 from infosteer_bench.leaderboard.numbers.table import to_csv
@@ -37,8 +38,8 @@ from infosteer_bench.leaderboard.store.reported import (
 )
 from infosteer_bench.leaderboard.views.facts import HOW_TO_CHECK, HOW_TO_REBUILD
 from infosteer_bench.leaderboard.views.latex import to_latex
-from infosteer_bench.leaderboard.views.markdown import escape, signed, table
 from infosteer_bench.leaderboard.views.page import build_page
+from infosteer_bench.leaderboard.views.text import escape, signed, table
 from infosteer_bench.records import write_atomic
 
 NAME = "paper"
@@ -80,17 +81,16 @@ def check_paper(board_dir: Path) -> list[str]:
 
 def paper_files() -> dict[str, str]:
     """Every file of the board, by name."""
-    rows = paper_rows()
-    board = BoardRecords(name=NAME, grid=None, cells=(), checkpoints=())
+    board = Board(BoardRecords(name=NAME, grid=None, cells=(), checkpoints=()), paper_rows())
     copies = {
         f"records/{name}": (REPORTED_DIR / name).read_text(encoding="utf-8") for name in (COMMONSENSE_FILE, OTHER_FILE)
     }
     return {
-        "leaderboard.csv": to_csv(BOARD, rows),
+        "leaderboard.csv": to_csv(BOARD, board.rows),
         "leaderboard.md": _markdown(),
-        "leaderboard.tex": to_latex(board, rows),
+        "leaderboard.tex": to_latex(board),
         "provenance.json": _provenance(copies),
-        **build_page(board, rows, None),
+        **build_page(board),
         **copies,
     }
 

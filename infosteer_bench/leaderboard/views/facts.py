@@ -15,6 +15,14 @@ MANY = 12  # more distinct values than this are told by their number, first and 
 INSTRUCT = re.compile(r"(^|[^a-z])(instruct|chat|it|sft|dpo)([^a-z]|$)", re.IGNORECASE)
 HOW_TO_REBUILD = "python -m infosteer_bench leaderboard --output {folder}"
 HOW_TO_CHECK = "python -m infosteer_bench leaderboard --output {folder} --check"
+AMOUNTS = {"steps": "optimizer steps", "rows": "training rows"}
+RECIPE = ("epochs", "max_steps", "max_examples", "learning_rate", "warmup_steps", "batch_size", "gradient_accumulation")
+RECIPE += ("max_length", "precision", "export_dtype")
+MINIWORLD_NOTE = (
+    "**The embedded mini-world:** invented creatures, small numbers, models of one and a half million parameters. A "
+    "test bed of the question whether fine-tuning uses what pretraining stored; no evidence about InfoSteer on real "
+    "models."
+)
 
 
 def settings_of(board: BoardRecords) -> list[str]:

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from statistics import stdev
 
 from infosteer_bench.benchmark import COMMONSENSE, MATH, TASKS
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.row import Row
-from infosteer_bench.leaderboard.store.compact import BoardRecords
 
 MATH_COLUMNS = (*MATH, "mean:ood", "mean:ood5")
 AVERAGE = "average"
@@ -59,9 +59,9 @@ def _code_point(letter: str) -> str:
     return f"{{[}}U+{ord(letter):04X}{{]}}"
 
 
-def to_latex(board: BoardRecords, rows: Sequence[Row]) -> str:
+def to_latex(board: Board) -> str:
     """The whole file. Depends on the records only."""
-    tasks = dict.fromkeys(row.task for row in rows)
+    tasks = dict.fromkeys(row.task for row in board.rows)
     other = [task for task in tasks if not task.startswith("mean:") and task not in TASKS]
     tables = [
         ("commonsense", "reading, knowledge, commonsense and linguistic tasks", [t for t in COMMONSENSE if t in tasks]),
@@ -76,7 +76,7 @@ def to_latex(board: BoardRecords, rows: Sequence[Row]) -> str:
         r"% In the preamble: \usepackage[T1]{fontenc} \usepackage{booktabs,array,textcomp}",
     ]
     for name, what, columns in tables:
-        entrants = _entrants([row for row in rows if row.task in columns])
+        entrants = _entrants([row for row in board.rows if row.task in columns])
         for place, part in enumerate(_pages(entrants)):
             label = f"{_slug(board.name)}-{name}" + (f"-{place + 1}" if place else "")
             averaged = name == "commonsense" and len(columns) > 1
@@ -197,7 +197,7 @@ def _reported(cells: Sequence[Row | None], *, averaged: bool) -> list[str]:
     return ["" if value is None else rf"\textit{{{_short(value)}}}" for value in values]
 
 
-def _caption(board: BoardRecords, entrants: dict[Entrant, dict[str, Row]], *, what: str, averaged: bool) -> str:
+def _caption(board: Board, entrants: dict[Entrant, dict[str, Row]], *, what: str, averaged: bool) -> str:
     shown = [row for by_task in entrants.values() for row in by_task.values()]
     seeds = sorted({len(row.by_seed) for row in shown if row.mix and row.by_seed})
     items = sorted({row.n_items for row in shown if row.n_items and not row.task.startswith("mean:")})

@@ -6,41 +6,34 @@ marked, and the table of differences says what could have been found at all.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from infosteer_bench.benchmark import COMMONSENSE, GROUPS, MATH
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.mechanism import (
     CORRELATION_NOTE,
     NOTE,
     correlation_table,
-    correlations,
-    mechanism_rows,
     statistics_table,
 )
 from infosteer_bench.leaderboard.numbers.row import Row, chance, mean, number
 from infosteer_bench.leaderboard.numbers.rows import MEANS
-from infosteer_bench.leaderboard.store.compact import BoardRecords
 from infosteer_bench.leaderboard.views.facts import (
+    AMOUNTS,
     HOW_TO_CHECK,
     HOW_TO_REBUILD,
+    MINIWORLD_NOTE,
+    RECIPE,
     instruct_models,
     missing_sources,
     settings_of,
     stand_ins_of,
     training_rows,
 )
+from infosteer_bench.leaderboard.views.text import code, escape, signed, table
 
-AMOUNTS = {"steps": "optimizer steps", "rows": "training rows"}
-RECIPE = ("epochs", "max_steps", "max_examples", "learning_rate", "warmup_steps", "batch_size", "gradient_accumulation")
-RECIPE += ("max_length", "precision", "export_dtype")
-MINIWORLD_NOTE = (
-    "**The embedded mini-world:** invented creatures, small numbers, models of one and a half million parameters. A "
-    "test bed of the question whether fine-tuning uses what pretraining stored; no evidence about InfoSteer on real "
-    "models."
-)
 CLEAN_NOTE = (
     "`math_dedup`: the math tests, of repeated questions only the first; `clean`: all tests without those and without "
     "questions that stand in the row's own mix in the same words (base: in any mix). Intervals of means over the math "
@@ -48,50 +41,23 @@ CLEAN_NOTE = (
 )
 COMPARED = ("mean:id", "mean:ood", "mean:all")
 ARROWS = {"win": " ↑", "loss": " ↓"}
-UNSAFE = re.compile(r"[\\`*_~\[\]|<>&]|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE)  # of "://" and "www.", what links
-ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
-def printable(text: str) -> str:
-    """Without control characters, which no SVG may hold, and without those that turn the direction of what follows."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def escape(text: str) -> str:
-    """Text that stays itself inside a Markdown table: no markup, no link, no HTML, no column break, one line."""
-    one_line = " ".join(printable(text).split())
-    return UNSAFE.sub(lambda match: ENTITIES.get(match[0], "\\" + match[0]), one_line)
-
-
-def code(text: str) -> str:
-    """Text as a code span that holds whatever the text holds."""
-    one_line = " ".join(text.split())
-    fence = "`" * (max((len(run) for run in re.findall("`+", one_line)), default=0) + 1)
-    pad = " " if "`" in one_line else ""
-    return f"{fence}{pad}{one_line}{pad}{fence}"
-
-
-def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table; the first column is text, the others numbers."""
-    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
-    return [*lines, *("| " + " | ".join(cells) + " |" for cells in body)]
-
-
-def to_markdown(board: BoardRecords, rows: Sequence[Row]) -> str:
+def to_markdown(board: Board) -> str:
     """The whole page. Depends on the records only: no clock, no host, no path."""
-    lines = [f"# {escape(board.name)}", "", *_header(board, rows), ""]
-    for model in dict.fromkeys(row.model for row in rows):
-        lines += _model(board, [row for row in rows if row.model == model])
+    lines = [f"# {escape(board.name)}", "", *_header(board), ""]
+    for model in board.models:
+        lines += _model(board, [row for row in board.rows if row.model == model])
     lines += _mechanism(board)
-    lines += _footnotes(board, rows)
+    lines += _footnotes(board)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _header(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
-    grid = board.grid or {}
-    limits = {cell.limit for cell in board.cells}
-    seeds = sorted({cell.seed for cell in board.cells if cell.seed is not None})
-    n_items = sum(cell.n_items for cell in board.cells)
+def _header(board: Board) -> list[str]:
+    grid, rows, records = board.grid, board.rows, board.records
+    limits = {cell.limit for cell in records.cells}
+    seeds = sorted({cell.seed for cell in records.cells if cell.seed is not None})
+    n_items = sum(cell.n_items for cell in records.cells)
     done = sum(bool(row.by_seed) for row in rows if not row.members and not row.task.startswith("mean:"))
     waiting = sum(not row.by_seed for row in rows if not row.task.startswith("mean:"))
     title = " - ".join(escape(str(grid[name])) for name in ("name", "description") if grid.get(name))
@@ -106,21 +72,21 @@ def _header(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
             "",
         ]
     lines += [
-        f"- Models: {', '.join(escape(model) for model in dict.fromkeys(row.model for row in rows))}",
-        f"- Answered: {done} rows of model x method x task ({len(board.cells)} cells, {n_items} answers)"
+        f"- Models: {', '.join(map(escape, board.models))}",
+        f"- Answered: {done} rows of model x method x task ({len(records.cells)} cells, {n_items} answers)"
         + (f"; {waiting} rows still without an answer" if waiting else ""),
         f"- Training seeds: {', '.join(map(str, seeds)) or 'none (nothing was trained)'}",
-        f"- Answered with: {'; '.join(map(escape, settings_of(board)))}; greedy decoding",
+        f"- Answered with: {'; '.join(map(escape, settings_of(board.records)))}; greedy decoding",
     ]
     if grid.get("command"):
         lines.append(f"- Command: {code(str(grid['command']))}")
-    instruct = instruct_models(board)
+    instruct = instruct_models(board.records)
     if instruct:
         lines.append(
             f"- **Instruction-tuned, not a base model:** {', '.join(map(escape, instruct))}. "
             "The paper fine-tunes base models, so these numbers compare with none of its tables."
         )
-    stand_ins = stand_ins_of(board)
+    stand_ins = stand_ins_of(board.records)
     if stand_ins:
         lines.append(
             f"- **Stand-in data** (differs from the pinned upstream file): {', '.join(map(escape, stand_ins))}"
@@ -128,12 +94,12 @@ def _header(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
     lines += [
         f"- **Mix {escape(mix)} lacks a source:** {', '.join(map(escape, missing))} (no training file); tasks of such "
         "a source count as out of distribution"
-        for mix, missing in missing_sources(board).items()
+        for mix, missing in missing_sources(board.records).items()
     ]
     lines += [f"- Trained: {entry}" for entry in _trained(board)]
     if grid.get("train"):
         lines.append(f"- Recipe: {_recipe(grid['train'])}")
-    warnings = dict.fromkeys(text for entry in training_rows(board) for text in entry["warnings"])
+    warnings = dict.fromkeys(text for entry in training_rows(board.records) for text in entry["warnings"])
     lines += [f"- Warning: {escape(text)}" for text in warnings]
     lines += [
         "",
@@ -159,10 +125,10 @@ def _tested(rows: Sequence[Row]) -> str:
     )
 
 
-def _trained(board: BoardRecords) -> list[str]:
+def _trained(board: Board) -> list[str]:
     """One line per mix, steps and rows, so that equal training reads as one line."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for entry in training_rows(board):
+    for entry in training_rows(board.records):
         amounts = [f"{'/'.join(map(str, entry[name]))} {unit}" for name, unit in AMOUNTS.items() if entry[name]]
         groups.setdefault((entry["mix"], ", ".join(amounts)), []).append(_label(entry["method"], entry["arm"]))
     return [
@@ -180,13 +146,13 @@ def _label(method: str, arm: str) -> str:
     return escape(method) + (f" ({escape(arm)})" if arm else "")
 
 
-def _model(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
+def _model(board: Board, rows: Sequence[Row]) -> list[str]:
     """The tables of one model: means, tasks, and how the answers were formed."""
     present = {row.task for row in rows}
     own = [task for task in dict.fromkeys(row.task for row in rows) if not task.startswith("mean:")]
     other = [task for task in own if task not in GROUPS["all"]]
     lines = [f"## {escape(rows[0].model)}", ""]
-    if rows[0].model in instruct_models(board):
+    if rows[0].model in instruct_models(board.records):
         lines += ["Instruction-tuned model.", ""]
     for title, tasks in (
         ("Means", MEANS),
@@ -232,12 +198,6 @@ def _cell(row: Row | None) -> str:
     if row.delta_vs_sft is not None:
         text += f" ({signed(row.delta_vs_sft)}{ARROWS.get(row.verdict, '')})"
     return text + " \\*" if not row.complete or row.stand_ins else text
-
-
-def signed(value: float | None) -> str:
-    """Points with their sign."""
-    text = number(value)
-    return text if text.startswith("-") or not text else "+" + text
 
 
 def _differences(rows: Sequence[Row]) -> list[str]:
@@ -295,30 +255,30 @@ def _answers(rows: Sequence[Row]) -> list[str]:
     return table([*header, "tasks with options", "generated", "ranked by likelihood"], body) if body else []
 
 
-def _mechanism(board: BoardRecords) -> list[str]:
+def _mechanism(board: Board) -> list[str]:
     """What training did to the key coefficients, beside the scores; nothing where no record has it."""
-    rows = mechanism_rows(board)
+    rows = board.mechanism
     lines = ["## Mechanism beside score", "", NOTE, ""] if rows else []
     for note, (header, *body) in (
         ([], statistics_table(rows) or [[]]),
-        ([CORRELATION_NOTE, ""], correlation_table(correlations(rows)) or [[]]),
+        ([CORRELATION_NOTE, ""], correlation_table(board.correlations) or [[]]),
     ):
         if header:
             lines += [*table(header, [[escape(cell) for cell in cells] for cells in body]), "", *note]
     return lines
 
 
-def _footnotes(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
+def _footnotes(board: Board) -> list[str]:
     """Remarks: one line per reason, with the rows it holds for."""
     reasons: dict[str, list[str]] = {}
-    for row in rows:
+    for row in board.rows:
         for note in row.notes:
             parts = (row.model, row.method + (f" ({row.arm})" if row.arm else ""), row.mix, row.task)
             place = " / ".join(part for part in parts if part)
             reasons.setdefault(note, []).append(place)
     lines = [f"- {escape(note)}: {_some(places)}" for note, places in reasons.items()]
-    lines += _overlaps(rows)
-    left_out = board.left_out
+    lines += _overlaps(board.rows)
+    left_out = board.records.left_out
     if left_out.get("failed"):
         lines.append(f"- Failed cells, counted as missing: {_some(left_out['failed'])}")
     if left_out.get("unreadable"):

@@ -9,20 +9,19 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from infosteer_bench.leaderboard.numbers.costs import cost_rows
-from infosteer_bench.leaderboard.numbers.mechanism import correlations, mechanism_rows
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.row import Row, chance, number
 from infosteer_bench.leaderboard.numbers.rows import MEANS
-from infosteer_bench.leaderboard.numbers.standings import standings
-from infosteer_bench.leaderboard.store.compact import BoardRecords
 from infosteer_bench.leaderboard.views.facts import (
+    AMOUNTS,
+    MINIWORLD_NOTE,
+    RECIPE,
     instruct_models,
     missing_sources,
     settings_of,
     stand_ins_of,
     training_rows,
 )
-from infosteer_bench.leaderboard.views.markdown import AMOUNTS, MINIWORLD_NOTE, RECIPE
 
 FILES = {
     "leaderboard.csv": "every number of the table",
@@ -39,19 +38,19 @@ MECHANISM = {"mechanism.csv": "what training did to the key coefficients"}
 SHOWN = 4  # names of a long list in a warning; provenance.json has all
 
 
-def payload(board: BoardRecords, rows: Sequence[Row]) -> dict[str, Any]:
+def payload(board: Board) -> dict[str, Any]:
     """All of the page's data but the items."""
-    grid = board.grid or {}
+    grid, rows = board.grid, board.rows
     mechanism = _mechanism(board)
-    files = FILES | (ANSWERED if board.cells else {}) | (MECHANISM if mechanism else {})
+    files = FILES | (ANSWERED if board.records.cells else {}) | (MECHANISM if mechanism else {})
     return {
         "name": board.name,
         "description": str(grid.get("description") or ""),
         "results": _results(rows),
-        "warnings": _warnings(board, rows),
-        "facts": _facts(board, rows),
+        "warnings": _warnings(board),
+        "facts": _facts(board),
         "files": [list(one) for one in files.items()],
-        "models": list(dict.fromkeys(row.model for row in rows)),
+        "models": board.models,
         "methods": [list(one) for one in dict.fromkeys((row.method, row.arm) for row in rows)],
         "tasks": _tasks(rows),
         "rows": [_row(row) for row in rows],
@@ -64,9 +63,9 @@ def payload(board: BoardRecords, rows: Sequence[Row]) -> dict[str, Any]:
                 if set(one.verdicts) - {""}
                 else None,
             }
-            for one in standings(rows)
+            for one in board.standings
         ],
-        "costs": cost_rows(board, rows),
+        "costs": board.costs,
         "mechanism": mechanism,
     }
 
@@ -148,17 +147,18 @@ def _median(shares: Sequence[float | None]) -> float | None:
     return percent(100 * middle) if math.isfinite(middle) else None
 
 
-def _warnings(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
+def _warnings(board: Board) -> list[str]:
     """What a reader must know before any number, most important first."""
     found: list[str] = []
+    rows, records = board.rows, board.records
     if not any(row.by_seed for row in rows):
         found.append(
             "Nothing on this page was measured here: the numbers are the paper's, as it reports them, without items, "
             "intervals or tests. leaderboard.md lists its known faults."
         )
-    if (board.grid or {}).get("miniworld"):
+    if board.grid.get("miniworld"):
         found.append(MINIWORLD_NOTE.replace("**", ""))
-    limits = sorted({cell.limit for cell in board.cells if cell.limit is not None})
+    limits = sorted({cell.limit for cell in records.cells if cell.limit is not None})
     if limits:
         found.append(
             f"A small demonstration, not a measurement: only the first {'/'.join(map(str, limits))} items of each task "
@@ -169,22 +169,22 @@ def _warnings(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
             "One seed: intervals are over items only and say nothing about another seed, so nothing is called a win or "
             "a loss."
         )
-    instruct = instruct_models(board)
+    instruct = instruct_models(board.records)
     if instruct:
         found.append(
             f"Instruction-tuned, not a base model: {', '.join(instruct)}. The paper fine-tunes base models, so these "
             "numbers compare with none of its tables."
         )
-    stand_ins = stand_ins_of(board)
+    stand_ins = stand_ins_of(board.records)
     if stand_ins:
         found.append(f"Stand-in data, which differ from the pinned upstream files: {_some(stand_ins)}.")
     found += [
         f"Mix {mix} lacks a source: {', '.join(missing)} (no training file); tasks of such a source count as out of "
         "distribution."
-        for mix, missing in missing_sources(board).items()
+        for mix, missing in missing_sources(board.records).items()
     ]
-    found += list(dict.fromkeys(f"{text}." for entry in training_rows(board) for text in entry["warnings"]))
-    left_out = board.left_out
+    found += list(dict.fromkeys(f"{text}." for entry in training_rows(board.records) for text in entry["warnings"]))
+    left_out = records.left_out
     for name, what in (("failed", "Failed cells"), ("unreadable", "Unreadable records")):
         if left_out.get(name):
             found.append(f"{what}, counted as missing: {_some(left_out[name])}.")
@@ -198,37 +198,39 @@ def _some(texts: Sequence[str]) -> str:
     return "; ".join(texts[:SHOWN]) + more
 
 
-def _facts(board: BoardRecords, rows: Sequence[Row]) -> list[list[str]]:
+def _facts(board: Board) -> list[list[str]]:
     """[label, text] of what was run."""
-    grid = board.grid or {}
-    seeds = sorted({cell.seed for cell in board.cells if cell.seed is not None})
-    facts = [("Models", ", ".join(dict.fromkeys(row.model for row in rows)))]
-    if board.cells:
-        items = sum(cell.n_items for cell in board.cells)
+    grid, records = board.grid, board.records
+    seeds = sorted({cell.seed for cell in records.cells if cell.seed is not None})
+    facts = [("Models", ", ".join(board.models))]
+    if records.cells:
+        items = sum(cell.n_items for cell in records.cells)
         facts += [
-            ("Answered", f"{len(board.cells):,} cells, {items:,} answers"),
+            ("Answered", f"{len(records.cells):,} cells, {items:,} answers"),
             ("Training seeds", ", ".join(map(str, seeds)) or "none (nothing was trained)"),
-            ("Answered with", f"{'; '.join(settings_of(board))}; greedy decoding"),
+            ("Answered with", f"{'; '.join(settings_of(board.records))}; greedy decoding"),
         ]
     facts += [("Trained", text) for text in _trained(board)]
     train = grid.get("train") or {}
     recipe = ", ".join(f"{name} {train[name]}" for name in RECIPE if train.get(name) is not None)
-    devices = dict.fromkeys(str(one.provenance["device"]) for one in board.checkpoints if one.provenance.get("device"))
+    devices = dict.fromkeys(
+        str(one.provenance["device"]) for one in records.checkpoints if one.provenance.get("device")
+    )
     facts += [("Recipe", recipe), ("Machine", "; ".join(sorted(devices))), ("Command", str(grid.get("command") or ""))]
     return [[label, text] for label, text in facts if text]
 
 
-def _trained(board: BoardRecords) -> Iterable[str]:
+def _trained(board: Board) -> Iterable[str]:
     by_mix: dict[str, dict[str, None]] = {}
-    for entry in training_rows(board):
+    for entry in training_rows(board.records):
         amounts = [f"{'/'.join(map(str, entry[name]))} {unit}" for name, unit in AMOUNTS.items() if entry[name]]
         by_mix.setdefault(entry["mix"], {})[", ".join(amounts)] = None
     return (f"on {mix}: {'; or '.join(amount for amount in amounts if amount)}" for mix, amounts in by_mix.items())
 
 
-def _mechanism(board: BoardRecords) -> dict[str, Any] | None:
+def _mechanism(board: Board) -> dict[str, Any] | None:
     """Entropy of the key coefficients beside the scores; None where no record has been measured."""
-    rows = mechanism_rows(board)
+    rows = board.mechanism
     if not rows:
         return None
     return {
@@ -253,7 +255,7 @@ def _mechanism(board: BoardRecords) -> dict[str, Any] | None:
                     for name in (kind, f"{kind}_low", f"{kind}_high")
                 },
             }
-            for one in correlations(rows)
+            for one in board.correlations
         ],
     }
 

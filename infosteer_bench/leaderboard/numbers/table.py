@@ -35,7 +35,7 @@ def _rounded(digits: int) -> Callable[[float], str]:
     return write
 
 
-TEXT = Kind("object", str, str)
+TEXT = Kind("str", str, str)
 COUNT = Kind("Int64", str, int)
 NUMBER = Kind("float64", number)
 CHANCE = Kind("float64", chance)

@@ -25,7 +25,7 @@ from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.columns import BOARD
 from infosteer_bench.leaderboard.numbers.row import Row
 from infosteer_bench.leaderboard.numbers.table import to_csv
-from infosteer_bench.leaderboard.paper.faults import fault_lines, find_faults, not_better
+from infosteer_bench.leaderboard.paper.faults import FAULTS, fault_lines
 from infosteer_bench.leaderboard.store.compact import BoardRecords
 from infosteer_bench.leaderboard.store.reported import (
     COMMONSENSE_FILE,
@@ -131,7 +131,7 @@ def _markdown() -> str:
         "",
         "## Known faults",
         "",
-        *fault_lines(find_faults()),
+        *fault_lines(),
         "",
         "## Tables 1, 6 and 7: accuracy on the commonsense tasks, percent",
         "",
@@ -142,16 +142,15 @@ def _markdown() -> str:
     numbers = commonsense_numbers()
     tasks = list(dict.fromkeys(one.task for one in numbers))
     by_cell = {(one.model, one.method, one.task): one for one in numbers}
-    weak = {(one.model, one.method, one.task) for one, _ in not_better(numbers)}
     for model in dict.fromkeys(one.model for one in numbers):
         body: list[list[str]] = []
         for method in dict.fromkeys(one.method for one in numbers if one.model == model):
             values = [by_cell[model, method, task].accuracy for task in tasks]
             plain = [by_cell[model, "sft", task].accuracy for task in tasks]
-            marks = [" !" if (model, method, task) in weak else "" for task in tasks]
             cells = [
-                f"{value:.1f}" + ("" if method == "sft" else f" ({_points(value - other)}{mark})")
-                for value, other, mark in zip(values, plain, marks, strict=True)
+                f"{value:.1f}"
+                + ("" if method == "sft" else f" ({_points(value - other)}{_mark(method, value, other)})")
+                for value, other in zip(values, plain, strict=True)
             ]
             average, plain_average = (math.fsum(some) / len(some) for some in (values, plain))
             cells.append(f"{average:.2f}" + ("" if method == "sft" else f" ({signed(average - plain_average)})"))
@@ -169,6 +168,11 @@ def _markdown() -> str:
         f"    {HOW_TO_CHECK.format(folder='THIS_FOLDER')}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _mark(method: str, value: float, plain: float) -> str:
+    """At a steered cell that does not beat plain fine-tuning."""
+    return " !" if method.startswith("infosteer-") and value <= plain else ""
 
 
 def _points(value: float) -> str:
@@ -194,7 +198,7 @@ def _provenance(copies: dict[str, str]) -> str:
         "source": SOURCE,
         "how_to_rebuild": HOW_TO_REBUILD.format(folder="THIS_FOLDER"),
         "how_to_check": HOW_TO_CHECK.format(folder="THIS_FOLDER"),
-        "faults": [asdict(fault) for fault in find_faults()],
+        "faults": [asdict(fault) for fault in FAULTS],
         "records_sha256": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in copies.items()},
     }
     return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

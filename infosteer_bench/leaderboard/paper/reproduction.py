@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.row import Row, number
-from infosteer_bench.leaderboard.paper.faults import fault_lines, find_faults
+from infosteer_bench.leaderboard.paper.faults import fault_lines
 from infosteer_bench.leaderboard.views.facts import settings_of
 from infosteer_bench.leaderboard.views.text import escape, signed, table
 
@@ -82,7 +82,7 @@ def to_reproduction(board: Board) -> str | None:
         lines += [f"## {escape(model)}", ""]
         lines += _pairs_table("Accuracy, percent", own, lambda entry: entry.accuracy, number)
         lines += _pairs_table("Gain over sft, points", own, lambda entry: entry.gain, signed)
-    lines += ["## Known faults of the paper's numbers", "", *fault_lines(find_faults())]
+    lines += ["## Known faults of the paper's numbers", "", *fault_lines()]
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,7 @@ from infosteer_bench.benchmark import GROUPS
 from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.row import Row, number
 from infosteer_bench.leaderboard.views.figures.chart import Chart, Panel, Point
-from infosteer_bench.leaderboard.views.figures.seals import describe, seal_png, seal_svg, shown
+from infosteer_bench.leaderboard.views.figures.seals import describe, seal, shown
 from infosteer_bench.leaderboard.views.text import printable
 from infosteer_bench.records import write_atomic
 
@@ -81,8 +81,8 @@ def update_figures(board_dir: Path, board: Board) -> list[str]:
 def _drawn(stem: str, chart: Chart) -> dict[str, bytes]:
     from infosteer_bench.leaderboard.views.figures.drawing import draw
 
-    svg, png = draw(chart, description=describe(chart.digest))
-    return {f"{FOLDER}/{stem}.svg": seal_svg(svg), f"{FOLDER}/{stem}.png": seal_png(png)}
+    drawn = zip(("svg", "png"), draw(chart, description=describe(chart.digest)), strict=True)
+    return {(name := f"{FOLDER}/{stem}.{ending}"): seal(name, data) for ending, data in drawn}
 
 
 def _shown_by(path: Path) -> str | None:

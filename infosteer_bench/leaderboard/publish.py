@@ -6,7 +6,8 @@
         deltas.csv        every difference to sft, with interval, p-value, what could have been detected
         ranks.csv         methods against each other
         mechanism.csv     what training did to the key coefficients, where the records have it
-        index.html        the page (page/), with items/*.js beside it where its flipped items are many
+        index.html        the page (page/), with items/*.js beside it where its flipped items are many; of the kept
+                          boards git has one, `rebuild` writes the others
         leaderboard.tex   the tables of accuracies for LaTeX
         reproduction.md   beside the paper's numbers, where it reports some of the board's rows
         figures/          figures.py; compared by the numbers that they show, not by their bytes
@@ -27,7 +28,7 @@ from infosteer_bench.errors import UserError
 from infosteer_bench.leaderboard.numbers import columns
 from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.table import to_csv
-from infosteer_bench.leaderboard.paper.board import MARKER, check_paper, is_paper, rebuild_paper
+from infosteer_bench.leaderboard.paper.board import MARKER, is_paper, paper_files, rebuild_paper
 from infosteer_bench.leaderboard.paper.reproduction import FILE as REPRODUCTION_FILE
 from infosteer_bench.leaderboard.paper.reproduction import to_reproduction
 from infosteer_bench.leaderboard.store import compact
@@ -37,7 +38,7 @@ from infosteer_bench.leaderboard.views.facts import to_provenance
 from infosteer_bench.leaderboard.views.figures.charts import figure_disagree, update_figures
 from infosteer_bench.leaderboard.views.latex import to_latex
 from infosteer_bench.leaderboard.views.markdown import to_markdown
-from infosteer_bench.leaderboard.views.page import ITEMS_FOLDER, build_page
+from infosteer_bench.leaderboard.views.page import INDEX_FILE, ITEMS_FOLDER, build_page
 from infosteer_bench.records import file_sha256, write_atomic
 
 OPTIONAL = (REPRODUCTION_FILE, "mechanism.csv")
@@ -99,10 +100,12 @@ def rebuild(board_dir: Path) -> None:
 def check(board_dir: Path) -> list[str]:
     """Names of the board's files that are not byte for byte what its records give; records that contradict, too.
 
+    A page that is not there is not missed: `rebuild` writes it, and git keeps one of all boards.
+
     Raises UserError if the folder holds no readable records.
     """
     if is_paper(board_dir):
-        return check_paper(board_dir)
+        return _differing(board_dir, paper_files())
     records, items = compact.load(board_dir), Items(board_dir / compact.ITEMS_FILE)
     if items.disagree(records.cells):
         return [compact.ITEMS_FILE]  # nothing else can be told then
@@ -110,8 +113,7 @@ def check(board_dir: Path) -> list[str]:
         board = Board.of(records, items)
         expected = {**_outputs(board_dir, board), **compact.text_files(records)}
     stale = figure_disagree(board_dir, board) + _outlived(board_dir, expected)
-    stale += [name for name, text in expected.items() if _read(board_dir / name) != text.encode()]
-    return sorted(stale)
+    return sorted(stale + _differing(board_dir, expected))
 
 
 def board_dirs(root: Path) -> list[Path]:
@@ -119,6 +121,17 @@ def board_dirs(root: Path) -> list[Path]:
     if (root / compact.BOARD_FILE).is_file() or is_paper(root):
         return [root]
     return sorted({path.parents[1] for name in (compact.BOARD_FILE, MARKER) for path in root.glob(f"*/{name}")})
+
+
+def _differing(board_dir: Path, expected: Mapping[str, str]) -> list[str]:
+    """Names of the files that do not hold what is expected; a board may lack its page, with all that belongs to it."""
+    no_page = not (board_dir / INDEX_FILE).is_file()
+    return sorted(
+        name
+        for name, text in expected.items()
+        if not (no_page and name.startswith((INDEX_FILE, f"{ITEMS_FOLDER}/")))
+        and _read(board_dir / name) != text.encode()
+    )
 
 
 def _up_to_date(board_dir: Path, texts: dict[str, str]) -> bool:

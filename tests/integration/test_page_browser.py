@@ -15,7 +15,7 @@ from typing import Any
 import boards
 import pytest
 
-from infosteer_bench.leaderboard import check, publish, rebuild
+from infosteer_bench.leaderboard import board_dirs, check, publish, rebuild
 from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.row import Row
 from infosteer_bench.leaderboard.store.compact import BoardRecords
@@ -30,6 +30,7 @@ pytestmark = pytest.mark.integration
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MINUS = "\u2212"
 ROWS = "#rows tbody tr"
+BOARDS = Path(__file__).resolve().parents[2] / "leaderboards"
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,20 @@ def watch(browser: Any) -> Iterator[Any]:
     yield visit
     assert faults == []
     context.close()
+
+
+@pytest.mark.parametrize("kept", [board.name for board in board_dirs(BOARDS)])
+def test_every_kept_board_has_a_page_that_works(watch: Any, kept: str, tmp_path: Path):
+    """git keeps one of these pages; the others are written here, as the command `leaderboard` does."""
+    board = tmp_path / kept
+    shutil.copytree(BOARDS / kept, board, ignore=shutil.ignore_patterns(INDEX_FILE, "items"))
+    rebuild(board)
+    assert check(board) == []
+    page = watch(board)
+    expect(page.locator("h1")).to_have_text(kept)
+    expect(page.locator(ROWS)).to_have_count(25)
+    page.locator(ROWS).get_by_role("button").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
 
 
 def column(page: Any, title: str) -> list[str]:

@@ -16,7 +16,7 @@ from infosteer_bench.commands.leaderboard import leaderboard_command
 from infosteer_bench.errors import UserError
 from infosteer_bench.leaderboard import board_dirs, check, publish, rebuild
 from infosteer_bench.leaderboard.numbers.columns import BOARD
-from infosteer_bench.leaderboard.paper.board import check_paper, is_paper, paper_files, paper_rows, rebuild_paper
+from infosteer_bench.leaderboard.paper.board import is_paper, paper_files, paper_rows, rebuild_paper
 from infosteer_bench.leaderboard.paper.reproduction import MEAN, find_entries, to_reproduction
 from infosteer_bench.leaderboard.store.reported import commonsense_numbers, other_numbers, reported
 from tests.measured import COMMONSENSE, METHODS, STEERED, MadeBoard
@@ -58,7 +58,7 @@ def test_the_page_says_that_nothing_was_measured_and_shows_all_tables():
 
 
 def test_the_kept_board_is_what_the_package_gives():
-    assert check_paper(ROOT / "leaderboards" / "paper") == []
+    assert check(ROOT / "leaderboards" / "paper") == []
     assert ROOT / "leaderboards" / "paper" in board_dirs(ROOT / "leaderboards")
 
 

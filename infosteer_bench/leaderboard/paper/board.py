@@ -70,15 +70,6 @@ def rebuild_paper(board_dir: Path) -> None:
         write_atomic(board_dir / name, content)
 
 
-def check_paper(board_dir: Path) -> list[str]:
-    """Names of the board's files that are not byte for byte what the package's numbers give."""
-    return sorted(
-        name
-        for name, content in paper_files().items()
-        if not (board_dir / name).is_file() or (board_dir / name).read_bytes() != content.encode()
-    )
-
-
 def paper_files() -> dict[str, str]:
     """Every file of the board, by name."""
     board = Board(BoardRecords(name=NAME, grid=None, cells=(), checkpoints=()), paper_rows())

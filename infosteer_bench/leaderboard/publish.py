@@ -34,11 +34,11 @@ from infosteer_bench.leaderboard.paper.reproduction import to_reproduction
 from infosteer_bench.leaderboard.store import compact
 from infosteer_bench.leaderboard.store.finished import is_finished, note_finished
 from infosteer_bench.leaderboard.store.items import Items
-from infosteer_bench.leaderboard.views.facts import to_provenance
 from infosteer_bench.leaderboard.views.figures.charts import figure_disagree, update_figures
 from infosteer_bench.leaderboard.views.latex import to_latex
 from infosteer_bench.leaderboard.views.markdown import to_markdown
 from infosteer_bench.leaderboard.views.page import INDEX_FILE, ITEMS_FOLDER, build_page
+from infosteer_bench.leaderboard.views.provenance import to_provenance
 from infosteer_bench.records import file_sha256, write_atomic
 
 OPTIONAL = (REPRODUCTION_FILE, "mechanism.csv")

@@ -95,6 +95,12 @@ def test_every_kept_board_has_a_page_that_works(watch: Any, kept: str, tmp_path:
     page = watch(board)
     expect(page.locator("h1")).to_have_text(kept)
     expect(page.locator(ROWS)).to_have_count(25)
+    if kept != "paper":
+        strict = page.locator("#rows thead th", has_text="Strict")
+        expect(strict).to_have_count(0)
+        page.get_by_label("with other filters").check()
+        expect(strict).to_be_visible()
+        assert len(numbers(column(page, "Legacy"))) == 25
     page.locator(ROWS).get_by_role("button").first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
 

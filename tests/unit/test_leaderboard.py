@@ -247,14 +247,29 @@ def test_option_rank_is_given_where_every_member_has_one():
     assert rows["sft", "", "commonsense+gsm8k", "mean:all"].option_rank is None
 
 
+def test_other_filters_stand_beside_the_board_s_own():
+    cells = [
+        item.model_copy(update={"exact_match": item.exact_match | {"legacy": 60.0 + (item.seed or 0)}})
+        if item.task in COMMONSENSE and item.method == "sft"
+        else item
+        for item in full()
+    ]
+    rows = rows_of(cells, grid())
+    assert rows["sft", "", "commonsense", "boolq"].filters == {"strict": 13.0, "legacy": 60.5}
+    assert rows["base", "", "", "boolq"].filters["legacy"] is None
+    assert rows["sft", "", "commonsense", "mean:knowledge"].filters["legacy"] == 60.5
+    every = rows["sft", "", "commonsense+gsm8k", "mean:all"].filters
+    assert (every["strict"], every["legacy"]) == (pytest.approx(33 / 2), None)  # mathematics has none here
+
+
 def test_csv_has_the_columns_of_the_design_in_their_order_and_two_decimals():
     text = to_csv(BOARD, rows_of(full(), grid()).values())
     assert text.splitlines()[0] == (
         "model,family,method,arm,mix,task,split,n_seeds,n_items,accuracy,seed_std,ci_low,ci_high,delta_vs_sft,"
-        "delta_ci_low,delta_ci_high,p_value,p_holm,verdict,option_rank,unparsed_rate,truncated_rate,complete,reported"
+        "delta_ci_low,delta_ci_high,p_value,p_holm,verdict,option_rank,strict,legacy,unparsed_rate,truncated_rate,complete,reported"
     )
     assert text.splitlines()[1] == (
-        "qwen2.5-1.5b,qwen2,base,,,boolq,ID,1,200,20.00,,,,-6.00,,,,,,,10.00,2.50,true,64.2"
+        "qwen2.5-1.5b,qwen2,base,,,boolq,ID,1,200,20.00,,,,-6.00,,,,,,,10.00,,10.00,2.50,true,64.2"
     )
     lines = list(csv.DictReader(io.StringIO(text)))
     assert len(lines) == 2 * (15 + 9)

@@ -301,8 +301,8 @@ def test_the_page_says_what_is_wrong_with_the_board(tmp_path: Path):
     assert "dataset/winogrande/train.json" in page
     assert "hf float32, first 8 items" in page
     assert "- Trained: infosteer-intervention, sft on commonsense: 12 optimizer steps, 96 training rows\n" in page
-    assert "- Recipe: epochs 1.0, learning_rate 5e-05\n" in page
-    assert "- Warning: warm-up is long\n" in page
+    assert "- Recipe: epochs 1.0, learning\\_rate 5e-05\n" in page
+    assert "- **In training:** warm-up is long.\n" in page
     assert "- **Mix commonsense lacks a source:** hellaswag (no training file)" in page
     assert "missing seeds 0: SmolLM2-135M-Instruct / infosteer-intervention / commonsense / piqa" in page
     assert "| infosteer-intervention | 56.25 ± 8.84 (+12.50) \\* | 62.50 (+12.50) \\* |" in page
@@ -342,7 +342,9 @@ def test_without_a_grid_the_records_say_what_to_expect(tmp_path: Path):
     board = publish(run, tmp_path / "demo")
     assert check(board) == []
     text = (board / "leaderboard.csv").read_text(encoding="utf-8")
-    assert "smollm2-135m,llama,sft,,commonsense,boolq,ID,2,8,43.75,8.84,1.21,86.29,,,,,,,50.00,0.00,0.00,true," in text
+    assert (
+        "smollm2-135m,llama,sft,,commonsense,boolq,ID,2,8,43.75,8.84,1.21,86.29,,,,,,,50.00,,,0.00,0.00,true," in text
+    )
 
 
 @pytest.mark.parametrize(

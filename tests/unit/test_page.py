@@ -113,13 +113,11 @@ def test_the_table_library_is_as_released_and_has_its_licence():
 def test_the_page_holds_the_numbers_of_the_table(page: str, board: Board):
     shown = data_of(page)["rows"]
     assert len(shown) == len(board.rows)
-    names = {"accuracy": "accuracy", "seed_std": "std", "delta_vs_sft": "delta", "unparsed_rate": "unparsed"}
+    names = ("accuracy", "seed_std", "delta_vs_sft", "unparsed_rate")
     for row, one in zip(board.rows, shown, strict=True):
         values = cells(BOARD, row)
         assert [one.get(name, "") for name in ("model", "method", "task")] == [row.model, row.method, row.task]
-        assert {column: number(one.get(name)) for column, name in names.items()} == {
-            column: values[column] for column in names
-        }
+        assert [number(one.get(name)) for name in names] == [values[name] for name in names]
         assert one.get("verdict", "") == row.verdict
         if row.versus is not None:
             assert list(map(number, one["delta_interval"])) == [values["delta_ci_low"], values["delta_ci_high"]]
@@ -258,7 +256,7 @@ def test_reported_numbers_alone_have_a_page():
     data = data_of(build_page(Board(records, [row]))[INDEX_FILE])
     assert data["rows"][0]["reported"] == 68.5
     assert "accuracy" not in data["rows"][0]
-    assert data["warnings"][0].startswith("Nothing on this page was measured here")
+    assert data["warnings"][0][0][1].startswith("Nothing on this page was measured here")
     assert not data["standings"]
     assert "deltas.csv" not in dict(data["files"])
 
@@ -289,9 +287,9 @@ def test_doubtful_items_have_badges(board):
 def test_one_seed_is_a_warning_and_a_missing_number_no_zero(tmp_path: Path):
     folder = boards.write_board(tmp_path, seeds=(4,), model="chat-model")
     data = data_of(build_page(boards.read_board(folder))[INDEX_FILE])
-    assert any(text.startswith("One seed:") for text in data["warnings"])
-    assert any(text.startswith("Instruction-tuned") for text in data["warnings"])
-    assert all("std" not in row and "verdict" not in row for row in data["rows"])
+    assert ["b", "One seed:"] in [parts[0] for parts in data["warnings"]]
+    assert ["b", "Instruction-tuned, not a base model:"] in [parts[0] for parts in data["warnings"]]
+    assert all("seed_std" not in row and "verdict" not in row for row in data["rows"])
     assert all("option_rank" not in row for row in data["rows"])
 
 

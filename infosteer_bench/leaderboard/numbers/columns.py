@@ -3,8 +3,8 @@
     to_csv(BOARD, rows)          # leaderboard.csv
     to_csv(RANKS, standings)     # ranks.csv
 
-leaderboard.csv, deltas.csv, ranks.csv, mechanism.csv and the data frames of read.py follow from these tuples: another
-column is another entry.
+leaderboard.csv, deltas.csv, ranks.csv, mechanism.csv, the rows of index.html and the data frames of read.py follow from
+these tuples: another column is another entry.
 
 p_value belongs to the interval; p_holm is made of p_generalized. detectable: what a test alone finds (p_value below
 0.05) four times in five. detectable_holm: what wins four times in five whatever the other tests of the model give.
@@ -36,10 +36,18 @@ from infosteer_bench.leaderboard.numbers.table import (
 
 @dataclass(frozen=True)
 class RowColumn(Column[Row]):
-    """A column of rows. board: whether leaderboard.csv has it; deltas: its name in deltas.csv, "" where it is not."""
+    """A column of rows. board: whether leaderboard.csv has it; deltas: its name in deltas.csv, "" where it is not.
+
+    page: whether the rows of index.html have it. label: the heading of a column of its own there, "" for what the page
+    shows in a way of its own; optional: shown on request; warn: from here on a number stands out.
+    """
 
     board: bool = True
     deltas: str = ""
+    page: bool = True
+    label: str = ""
+    optional: bool = False
+    warn: float | None = None
 
 
 def _versus(value: Callable[[Comparison], Any]) -> Callable[[Row], Any]:
@@ -67,7 +75,7 @@ def _names(column: Callable[..., Any], meanings: dict[str, str]) -> list[Any]:
 
 ROWS: tuple[RowColumn, ...] = (
     *_names(
-        lambda name, *more: RowColumn(name, *more, deltas=name),
+        lambda name, *more: RowColumn(name, *more, deltas=name, page=name != "family"),
         {
             "model": "id of the model",
             "family": "its architecture",
@@ -78,7 +86,7 @@ ROWS: tuple[RowColumn, ...] = (
             "split": "ID or OOD: whether the mix holds training data of the task; empty for a mean over both",
         },
     ),
-    RowColumn("n_seeds", "training seeds behind the accuracy", lambda row: len(row.by_seed) or None, COUNT),
+    RowColumn("n_seeds", "training seeds behind the accuracy", lambda row: len(row.by_seed) or None, COUNT, page=False),
     RowColumn(
         *("n_seeds_paired", "seeds behind the difference", _versus(attrgetter("seeds")), COUNT),
         board=False,
@@ -93,16 +101,21 @@ ROWS: tuple[RowColumn, ...] = (
     ),
     RowColumn("accuracy", "mean over seeds, percent", attrgetter("accuracy")),
     RowColumn("seed_std", "standard deviation over seeds, points", attrgetter("seed_std")),
-    RowColumn("ci_low", "95 % interval of the accuracy, percent", lambda row: row.interval and row.interval[0]),
-    RowColumn("ci_high", "its upper end", lambda row: row.interval and row.interval[1]),
+    RowColumn(
+        "ci_low", "95 % interval of the accuracy, percent", lambda row: row.interval and row.interval[0], page=False
+    ),
+    RowColumn("ci_high", "its upper end", lambda row: row.interval and row.interval[1], page=False),
     RowColumn("delta_vs_sft", "difference to sft, points", attrgetter("delta_vs_sft"), deltas="delta"),
-    RowColumn("delta_ci_low", "95 % interval of the difference", _points(attrgetter("low")), deltas="ci_low"),
-    RowColumn("delta_ci_high", "its upper end", _points(attrgetter("high")), deltas="ci_high"),
+    RowColumn(
+        "delta_ci_low", "95 % interval of the difference", _points(attrgetter("low")), deltas="ci_low", page=False
+    ),
+    RowColumn("delta_ci_high", "its upper end", _points(attrgetter("high")), deltas="ci_high", page=False),
     RowColumn("p_value", "of no difference, two-sided", _versus(attrgetter("p_value")), CHANCE, deltas="p_value"),
     RowColumn(
         *("p_generalized", "p-value that holds far out, too", _versus(attrgetter("p_generalized")), CHANCE),
         board=False,
         deltas="p_generalized",
+        page=False,
     ),
     RowColumn("p_holm", "p_generalized after Holm's correction", attrgetter("p_holm"), CHANCE, deltas="p_holm"),
     RowColumn("verdict", "win, tie or loss; empty: not tested", attrgetter("verdict"), TEXT, deltas="verdict"),
@@ -115,6 +128,7 @@ ROWS: tuple[RowColumn, ...] = (
         *("detectable_holm", "the same after Holm's first step", _detectable_holm),
         board=False,
         deltas="detectable_holm",
+        page=False,
     ),
     RowColumn(
         *("seeds_to_halve", "seeds that halve detectable", _versus(attrgetter("seeds_to_halve")), COUNT),
@@ -125,15 +139,48 @@ ROWS: tuple[RowColumn, ...] = (
         *("degrees_of_freedom", "of the interval", _versus(attrgetter("degrees_of_freedom")), DIGITS_3),
         board=False,
         deltas="degrees_of_freedom",
+        page=False,
     ),
-    RowColumn("option_rank", "accuracy by the options' likelihood, percent", attrgetter("option_rank")),
-    RowColumn("unparsed_rate", "answers that no filter could read, percent", attrgetter("unparsed_rate")),
-    RowColumn("truncated_rate", "answers cut at the token limit, percent", attrgetter("truncated_rate")),
-    RowColumn("complete", "whether no seed, task or item is missing", attrgetter("complete"), FLAG, deltas="complete"),
-    RowColumn("reported", "the paper's accuracy, percent", attrgetter("reported"), SHORTEST),
-    RowColumn("notes", "remarks", _notes, TEXT, board=False, deltas="notes"),
+    RowColumn(
+        *(
+            "option_rank",
+            "accuracy by the options' likelihood instead of generation, percent",
+            attrgetter("option_rank"),
+        ),
+        label="By likelihood",
+    ),
+    *(
+        RowColumn(
+            name, f"accuracy by {what}, percent", lambda row, n=name: row.filters.get(n), label=label, optional=True
+        )
+        for name, label, what in (
+            ("strict", "Strict", "the filter strict, which reads only what follows the trained phrase"),
+            ("legacy", "Legacy", "the filter legacy, LLM-Adapters' rule with its faults"),
+        )
+    ),
+    RowColumn(
+        *("unparsed_rate", "answers in which no filter found one, percent", attrgetter("unparsed_rate")),
+        label="Unparsed",
+        warn=10,
+    ),
+    RowColumn(
+        *("truncated_rate", "generations that ran into the token limit, percent", attrgetter("truncated_rate")),
+        label="Cut",
+        warn=10,
+    ),
+    RowColumn(
+        "complete",
+        "whether no seed, task or item is missing",
+        attrgetter("complete"),
+        FLAG,
+        deltas="complete",
+        page=False,
+    ),
+    RowColumn("reported", "the paper's accuracy, percent", attrgetter("reported"), SHORTEST, label="Reported"),
+    RowColumn("notes", "remarks", _notes, TEXT, board=False, deltas="notes", page=False),
 )
 BOARD: tuple[Column[Row], ...] = tuple(column for column in ROWS if column.board)
+PAGE = tuple(column for column in ROWS if column.page)
 DELTAS: tuple[Column[Row], ...] = tuple(replace(column, name=column.deltas) for column in ROWS if column.deltas)
 
 

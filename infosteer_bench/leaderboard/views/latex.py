@@ -18,6 +18,8 @@ from statistics import stdev
 from infosteer_bench.benchmark import COMMONSENSE, MATH, TASKS
 from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.row import Row
+from infosteer_bench.leaderboard.views.facts import NO_VERDICT, STAR, facts_of
+from infosteer_bench.leaderboard.views.text import printable
 
 MATH_COLUMNS = (*MATH, "mean:ood", "mean:ood5")
 AVERAGE = "average"
@@ -74,6 +76,7 @@ def to_latex(board: Board) -> str:
     lines = [
         "% Written by infosteer_bench from the records of this board; do not edit.",
         r"% In the preamble: \usepackage[T1]{fontenc} \usepackage{booktabs,array,textcomp}",
+        *(f"% {printable(''.join(fact.parts))}" for fact in facts_of(board) if fact.kind != "run"),
     ]
     for name, what, columns in tables:
         entrants = _entrants([row for row in board.rows if row.task in columns])
@@ -203,6 +206,7 @@ def _caption(board: Board, entrants: dict[Entrant, dict[str, Row]], *, what: str
     items = sorted({row.n_items for row in shown if row.n_items and not row.task.startswith("mean:")})
     verdicts = any(row.verdict for row in shown)
     parts = [f"{escape(board.name)}: accuracy in percent, {what}."]
+    parts += [escape("".join(fact.parts)) for fact in facts_of(board) if fact.kind == "banner" and board.records.cells]
     if items:
         parts.append(
             f"{_span(items)} items per task"
@@ -217,9 +221,9 @@ def _caption(board: Board, entrants: dict[Entrant, dict[str, Row]], *, what: str
             "methods of a model; all others are ties" + ("; the average is not tested." if averaged else ".")
         )
     elif items:
-        parts.append("No difference is called a win or a loss: that takes two seeds or more and every item's answer.")
+        parts.append(NO_VERDICT)
     if any(row.accuracy is not None and (not row.complete or row.stand_ins) for row in shown):
-        parts.append("*: partial, of mixed settings, or on stand-in data; not ranked.")
+        parts.append(f"*: {STAR}.")
     if any(row.reported is not None for row in shown):
         parts.append(r"\textit{Italics}: as the paper reports it, not measured here.")
     return " ".join(parts)

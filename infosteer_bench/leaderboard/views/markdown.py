@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from infosteer_bench.benchmark import COMMONSENSE, GROUPS, MATH
 from infosteer_bench.leaderboard.numbers.board import Board
@@ -18,29 +17,20 @@ from infosteer_bench.leaderboard.numbers.mechanism import (
     correlation_table,
     statistics_table,
 )
-from infosteer_bench.leaderboard.numbers.row import Row, chance, mean, number
+from infosteer_bench.leaderboard.numbers.row import Row, chance, entrants, mean, number
 from infosteer_bench.leaderboard.numbers.rows import MEANS
 from infosteer_bench.leaderboard.views.facts import (
-    AMOUNTS,
     HOW_TO_CHECK,
     HOW_TO_REBUILD,
-    MINIWORLD_NOTE,
-    RECIPE,
+    facts_of,
     instruct_models,
-    missing_sources,
-    settings_of,
-    stand_ins_of,
-    training_rows,
+    marks_of,
+    some,
 )
-from infosteer_bench.leaderboard.views.text import code, escape, signed, table
+from infosteer_bench.leaderboard.views.text import escape, markdown, signed, table
 
-CLEAN_NOTE = (
-    "`math_dedup`: the math tests, of repeated questions only the first; `clean`: all tests without those and without "
-    "questions that stand in the row's own mix in the same words (base: in any mix). Intervals of means over the math "
-    "tests count a repeated question as two; those of `math_dedup` and `clean` do not."
-)
 COMPARED = ("mean:id", "mean:ood", "mean:all")
-ARROWS = {"win": " ↑", "loss": " ↓"}
+ARROWS = {"win": " ▲", "loss": " ▼"}
 
 
 def to_markdown(board: Board) -> str:
@@ -54,92 +44,16 @@ def to_markdown(board: Board) -> str:
 
 
 def _header(board: Board) -> list[str]:
-    grid, rows, records = board.grid, board.rows, board.records
-    limits = {cell.limit for cell in records.cells}
-    seeds = sorted({cell.seed for cell in records.cells if cell.seed is not None})
-    n_items = sum(cell.n_items for cell in records.cells)
-    done = sum(bool(row.by_seed) for row in rows if not row.members and not row.task.startswith("mean:"))
-    waiting = sum(not row.by_seed for row in rows if not row.task.startswith("mean:"))
-    title = " - ".join(escape(str(grid[name])) for name in ("name", "description") if grid.get(name))
+    facts = facts_of(board)
+    title = " - ".join(escape(str(board.grid[name])) for name in ("name", "description") if board.grid.get(name))
     lines = [f"Grid {title}", ""] if title else []
-    if grid.get("miniworld"):
-        lines += [MINIWORLD_NOTE, ""]
-    if limits != {None}:
-        lines += [
-            "**A small demonstration, not a measurement:** only the first "
-            f"{'/'.join(str(limit) for limit in sorted(limit for limit in limits if limit))} items of each task "
-            "were answered. Differences of several points between rows are noise.",
-            "",
-        ]
-    lines += [
-        f"- Models: {', '.join(map(escape, board.models))}",
-        f"- Answered: {done} rows of model x method x task ({len(records.cells)} cells, {n_items} answers)"
-        + (f"; {waiting} rows still without an answer" if waiting else ""),
-        f"- Training seeds: {', '.join(map(str, seeds)) or 'none (nothing was trained)'}",
-        f"- Answered with: {'; '.join(map(escape, settings_of(board.records)))}; greedy decoding",
-    ]
-    if grid.get("command"):
-        lines.append(f"- Command: {code(str(grid['command']))}")
-    instruct = instruct_models(board.records)
-    if instruct:
-        lines.append(
-            f"- **Instruction-tuned, not a base model:** {', '.join(map(escape, instruct))}. "
-            "The paper fine-tunes base models, so these numbers compare with none of its tables."
-        )
-    stand_ins = stand_ins_of(board.records)
-    if stand_ins:
-        lines.append(
-            f"- **Stand-in data** (differs from the pinned upstream file): {', '.join(map(escape, stand_ins))}"
-        )
-    lines += [
-        f"- **Mix {escape(mix)} lacks a source:** {', '.join(map(escape, missing))} (no training file); tasks of such "
-        "a source count as out of distribution"
-        for mix, missing in missing_sources(board.records).items()
-    ]
-    lines += [f"- Trained: {entry}" for entry in _trained(board)]
-    if grid.get("train"):
-        lines.append(f"- Recipe: {_recipe(grid['train'])}")
-    warnings = dict.fromkeys(text for entry in training_rows(board.records) for text in entry["warnings"])
-    lines += [f"- Warning: {escape(text)}" for text in warnings]
-    lines += [
-        "",
-        "Accuracy in percent, answers taken with the `robust` filter. In brackets: difference to `sft` in percentage "
-        "points, over the seeds that both have. `±`: standard deviation over seeds, where there are two or more. `*`: "
-        "partial, or on stand-in data (tested, not ranked): see the remarks, and the stand-in data above. An empty "
-        "cell was not measured. " + _tested(rows),
-    ]
-    if any(row.task in ("mean:math_dedup", "mean:clean") for row in rows):
-        lines += ["", CLEAN_NOTE]
-    return lines
-
-
-def _tested(rows: Sequence[Row]) -> str:
-    """What the arrows mean, or why there are none."""
-    if not any(row.verdict for row in rows):
-        return "No difference is called a win or a loss here: that takes two seeds or more, and every item's answer."
-    return (
-        "**↑ win, ↓ loss**: more than the luck of seeds and items at 5 percent, after Holm's correction over all tasks "
-        "and methods of the model (over its means apart); everything else is a tie. `deltas.csv` has every interval "
-        "and p-value, `ranks.csv` average ranks. *Detectable*: the true difference that one test alone, before that "
-        "correction, finds four times in five."
-    )
-
-
-def _trained(board: Board) -> list[str]:
-    """One line per mix, steps and rows, so that equal training reads as one line."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for entry in training_rows(board.records):
-        amounts = [f"{'/'.join(map(str, entry[name]))} {unit}" for name, unit in AMOUNTS.items() if entry[name]]
-        groups.setdefault((entry["mix"], ", ".join(amounts)), []).append(_label(entry["method"], entry["arm"]))
-    return [
-        f"{', '.join(dict.fromkeys(labels))} on {escape(mix)}" + (f": {amounts}" if amounts else "")
-        for (mix, amounts), labels in sorted(groups.items())
-    ]
-
-
-def _recipe(train: dict[str, Any]) -> str:
-    """The settings that say how much was trained; all of them stand in provenance.json."""
-    return ", ".join(f"{name} {train[name]}" for name in RECIPE if train.get(name) is not None)
+    for fact in facts:
+        if fact.kind == "banner":
+            lines += [markdown(fact.parts), ""]
+    for fact in facts:
+        if fact.kind != "banner":
+            lines.append("- " + (f"{fact.label}: " if fact.label else "") + markdown(fact.parts))
+    return [*lines, "", " ".join(map(markdown, marks_of(board)))]
 
 
 def _label(method: str, arm: str) -> str:
@@ -167,22 +81,9 @@ def _model(board: Board, rows: Sequence[Row]) -> list[str]:
     return [*lines, *_differences(rows), *_answers(rows), ""]
 
 
-def _entrants(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, Row]]:
-    """Lines of a table: (method, arm, mix shown) -> its rows by task.
-
-    The mix is shown only where an arm's mixes answer the same task, so that one line cannot hold both.
-    """
-    lines: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for row in rows:
-        tasks = [other.task for other in rows if (other.method, other.arm) == (row.method, row.arm)]
-        shown = row.mix if len(set(tasks)) < len(tasks) else ""
-        lines.setdefault((row.method, row.arm, shown), {})[row.task] = row
-    return lines
-
-
 def _body(rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
     body: list[list[str]] = []
-    for (method, arm, mix), by_task in _entrants(rows).items():
+    for (method, arm, mix), by_task in entrants(rows).items():
         cells = [_cell(by_task.get(task)) for task in columns]
         if any(cells):
             body.append([_label(method, arm) + (f" on {escape(mix)}" if mix else ""), *cells])
@@ -203,7 +104,7 @@ def _cell(row: Row | None) -> str:
 def _differences(rows: Sequence[Row]) -> list[str]:
     """Each method against sft: means with intervals, what could have been found, and the count of verdicts."""
     body: list[list[str]] = []
-    for (method, arm, mix), by_task in _entrants(rows).items():
+    for (method, arm, mix), by_task in entrants(rows).items():
         counts = Counter(row.verdict for row in by_task.values() if row.verdict and not row.members)
         found = [row for task in COMPARED if (row := by_task.get(task)) and row.versus and None not in row.by_seed]
         for place, row in enumerate(found):
@@ -236,7 +137,7 @@ def _seeds(row: Row) -> str:
 def _answers(rows: Sequence[Row]) -> list[str]:
     """How answers were formed: the share no filter could read, and what ranking the options' likelihood gives."""
     body: list[list[str]] = []
-    for (method, arm, mix), by_task in _entrants(rows).items():
+    for (method, arm, mix), by_task in entrants(rows).items():
         listed = [row for task, row in by_task.items() if not task.startswith("mean:") and row.by_seed]
         ranked = [row for row in listed if row.option_rank is not None]
         if listed:
@@ -276,21 +177,15 @@ def _footnotes(board: Board) -> list[str]:
             parts = (row.model, row.method + (f" ({row.arm})" if row.arm else ""), row.mix, row.task)
             place = " / ".join(part for part in parts if part)
             reasons.setdefault(note, []).append(place)
-    lines = [f"- {escape(note)}: {_some(places)}" for note, places in reasons.items()]
+    lines = [f"- {escape(note)}: {escape(some(places))}" for note, places in reasons.items()]
     lines += _overlaps(board.rows)
-    left_out = board.records.left_out
-    if left_out.get("failed"):
-        lines.append(f"- Failed cells, counted as missing: {_some(left_out['failed'])}")
-    if left_out.get("unreadable"):
-        lines.append(f"- Unreadable records, counted as missing: {_some(left_out['unreadable'])}")
-    if left_out.get("stale"):
-        lines.append(f"- {left_out['stale']} stale records (of other settings than the present plan's) are not shown")
     remarks = ["## Remarks", "", *lines, ""] if lines else []
     return [
         *remarks,
         "## Files",
         "",
-        "`index.html` shows all of this for sorting, filtering and opening any number; open it from disk. "
+        "`index.html` shows all of this for sorting, filtering and opening any number; open it from disk (the first "
+        "command below writes it where it is not there). "
         "`leaderboard.csv` holds every number here and more; `deltas.csv` every difference to sft; `ranks.csv` methods "
         "against each other; `leaderboard.tex` the tables for LaTeX; `figures/` charts; `provenance.json` versions, "
         "digests and settings; `records/` every answer. Rebuild or check all of it from the records:",
@@ -321,8 +216,3 @@ def _overlaps(rows: Sequence[Row]) -> list[str]:
             f"- Questions that repeat one of an earlier test, or of their own: {escape(', '.join(repeated.values()))}"
         )
     return lines
-
-
-def _some(places: Sequence[str], *, shown: int = 6) -> str:
-    text = "; ".join(escape(place) for place in places[:shown])
-    return text + (f"; and {len(places) - shown} more" if len(places) > shown else "")

@@ -14,6 +14,29 @@ UNSAFE = re.compile(r"[\\`*_~\[\]|<>&]|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE) 
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
+class Strong(str):
+    """A piece of text that stands out."""
+
+
+class Code(str):
+    """A piece of text that is a name or a command."""
+
+
+Parts = tuple[str, ...]  # a text in pieces, some of them Strong or Code
+
+
+def markdown(parts: Parts) -> str:
+    """The text in Markdown, on one line."""
+    return "".join(_piece(part) for part in parts)
+
+
+def _piece(part: str) -> str:
+    if isinstance(part, Code):
+        return code(part)
+    edges = (" " * part.startswith(" "), " " * part.endswith(" "))  # which `escape` takes away
+    return edges[0] + (f"**{escape(part)}**" if isinstance(part, Strong) else escape(part)) + edges[1]
+
+
 def printable(text: str) -> str:
     """Without control characters, which no SVG may hold, and without those that turn the direction of what follows."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -6,22 +6,16 @@ Numbers are rounded as in the tables, a missing one has no key. Everything follo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from infosteer_bench.leaderboard.numbers.board import Board
-from infosteer_bench.leaderboard.numbers.row import Row, chance, number
+from infosteer_bench.leaderboard.numbers.columns import PAGE
+from infosteer_bench.leaderboard.numbers.row import Row, number
 from infosteer_bench.leaderboard.numbers.rows import MEANS
-from infosteer_bench.leaderboard.views.facts import (
-    AMOUNTS,
-    MINIWORLD_NOTE,
-    RECIPE,
-    instruct_models,
-    missing_sources,
-    settings_of,
-    stand_ins_of,
-    training_rows,
-)
+from infosteer_bench.leaderboard.numbers.table import cells
+from infosteer_bench.leaderboard.views.facts import facts_of, marks_of
+from infosteer_bench.leaderboard.views.text import Code, Parts, Strong
 
 FILES = {
     "leaderboard.csv": "every number of the table",
@@ -35,20 +29,25 @@ ANSWERED = {
     "records/items.parquet": "every answer of every cell",
 }
 MECHANISM = {"mechanism.csv": "what training did to the key coefficients"}
-SHOWN = 4  # names of a long list in a warning; provenance.json has all
 
 
 def payload(board: Board) -> dict[str, Any]:
     """All of the page's data but the items."""
-    grid, rows = board.grid, board.rows
+    rows, facts = board.rows, facts_of(board)
     mechanism = _mechanism(board)
     files = FILES | (ANSWERED if board.records.cells else {}) | (MECHANISM if mechanism else {})
     return {
         "name": board.name,
-        "description": str(grid.get("description") or ""),
+        "description": str(board.grid.get("description") or ""),
         "results": _results(rows),
-        "warnings": _warnings(board),
-        "facts": _facts(board),
+        "warnings": [_parts(fact.parts) for fact in facts if fact.kind != "run"],
+        "facts": [[fact.label, _parts(fact.parts)] for fact in facts if fact.kind == "run"],
+        "marks": [_parts(parts) for parts in marks_of(board)],
+        "columns": [
+            {"name": one.name, "label": one.label, "meaning": one.meaning, "warn": one.warn, "optional": one.optional}
+            for one in PAGE
+            if one.label
+        ],
         "files": [list(one) for one in files.items()],
         "models": board.models,
         "methods": [list(one) for one in dict.fromkeys((row.method, row.arm) for row in rows)],
@@ -76,45 +75,23 @@ def percent(value: float | None) -> float | None:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    values: dict[str, Any] = {name: getattr(row, name) for name in ("model", "method", "arm", "mix", "task", "split")}
-    values |= {
-        "n_items": row.n_items,
-        "seeds": [[seed, percent(value)] for seed, value in row.by_seed.items()],
-        "accuracy": percent(row.accuracy),
-        "std": percent(row.seed_std),
-        "interval": _span(row.interval),
-        "delta": percent(row.delta_vs_sft),
-        "option_rank": percent(row.option_rank),
-        "unparsed": percent(row.unparsed_rate),
-        "truncated": percent(row.truncated_rate),
-        "reported": row.reported,
-        "p_holm": _chance(row.p_holm),
-        "verdict": row.verdict,
-        "members": list(row.members),
-        "notes": list(row.notes),
-    }
+    """What leaderboard.csv and deltas.csv say of a row, under the names of columns.py, and what is no column."""
+    texts = cells(PAGE, row)
+    values: dict[str, Any] = {one.name: one.kind.read(texts[one.name]) for one in PAGE if texts[one.name]}
+    if row.interval is not None:
+        values["interval"] = [percent(end) for end in row.interval]
+    if row.versus is not None:
+        values["delta_interval"] = [percent(100 * end) for end in (row.versus.low, row.versus.high)]
     if row.overlap is not None:
         values["overlap"] = {name: getattr(row.overlap, name) for name in ("exact", "masked", "repeated", "items")}
-    if row.versus is not None:
-        found = row.versus
-        values |= {
-            "delta_interval": _span((100 * found.low, 100 * found.high)),
-            "p_value": _chance(found.p_value),
-            "detectable": None if found.detectable is None else percent(100 * found.detectable),
-            "seeds_to_halve": found.seeds_to_halve,
-            "paired_seeds": found.seeds,
-        }
-    flags = {"partial": not row.complete, "stand_ins": row.stand_ins}
-    kept = {name: value for name, value in values.items() if value not in (None, "", [])}
-    return {**kept, **{name: True for name, value in flags.items() if value}}
-
-
-def _span(span: tuple[float, float] | None) -> list[float | None] | None:
-    return None if span is None else [percent(span[0]), percent(span[1])]
-
-
-def _chance(p_value: float | None) -> float | None:
-    return None if p_value is None else float(chance(p_value))
+    more = {
+        "seeds": [[seed, percent(value)] for seed, value in row.by_seed.items()],
+        "members": list(row.members),
+        "notes": list(row.notes),
+        "partial": not row.complete,
+        "stand_ins": row.stand_ins,
+    }
+    return values | {name: value for name, value in more.items() if value}
 
 
 def _tasks(rows: Sequence[Row]) -> list[str]:
@@ -147,85 +124,10 @@ def _median(shares: Sequence[float | None]) -> float | None:
     return percent(100 * middle) if math.isfinite(middle) else None
 
 
-def _warnings(board: Board) -> list[str]:
-    """What a reader must know before any number, most important first."""
-    found: list[str] = []
-    rows, records = board.rows, board.records
-    if not any(row.by_seed for row in rows):
-        found.append(
-            "Nothing on this page was measured here: the numbers are the paper's, as it reports them, without items, "
-            "intervals or tests. leaderboard.md lists its known faults."
-        )
-    if board.grid.get("miniworld"):
-        found.append(MINIWORLD_NOTE.replace("**", ""))
-    limits = sorted({cell.limit for cell in records.cells if cell.limit is not None})
-    if limits:
-        found.append(
-            f"A small demonstration, not a measurement: only the first {'/'.join(map(str, limits))} items of each task "
-            "were answered. Differences of several points between rows are noise."
-        )
-    if any(row.versus is not None and row.versus.seeds < 2 and None not in row.by_seed for row in rows):
-        found.append(
-            "One seed: intervals are over items only and say nothing about another seed, so nothing is called a win or "
-            "a loss."
-        )
-    instruct = instruct_models(board.records)
-    if instruct:
-        found.append(
-            f"Instruction-tuned, not a base model: {', '.join(instruct)}. The paper fine-tunes base models, so these "
-            "numbers compare with none of its tables."
-        )
-    stand_ins = stand_ins_of(board.records)
-    if stand_ins:
-        found.append(f"Stand-in data, which differ from the pinned upstream files: {_some(stand_ins)}.")
-    found += [
-        f"Mix {mix} lacks a source: {', '.join(missing)} (no training file); tasks of such a source count as out of "
-        "distribution."
-        for mix, missing in missing_sources(board.records).items()
-    ]
-    found += list(dict.fromkeys(f"{text}." for entry in training_rows(board.records) for text in entry["warnings"]))
-    left_out = records.left_out
-    for name, what in (("failed", "Failed cells"), ("unreadable", "Unreadable records")):
-        if left_out.get(name):
-            found.append(f"{what}, counted as missing: {_some(left_out[name])}.")
-    if left_out.get("stale"):
-        found.append(f"{left_out['stale']} stale records, of other settings than the present plan's, are not shown.")
-    return found
-
-
-def _some(texts: Sequence[str]) -> str:
-    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return "; ".join(texts[:SHOWN]) + more
-
-
-def _facts(board: Board) -> list[list[str]]:
-    """[label, text] of what was run."""
-    grid, records = board.grid, board.records
-    seeds = sorted({cell.seed for cell in records.cells if cell.seed is not None})
-    facts = [("Models", ", ".join(board.models))]
-    if records.cells:
-        items = sum(cell.n_items for cell in records.cells)
-        facts += [
-            ("Answered", f"{len(records.cells):,} cells, {items:,} answers"),
-            ("Training seeds", ", ".join(map(str, seeds)) or "none (nothing was trained)"),
-            ("Answered with", f"{'; '.join(settings_of(board.records))}; greedy decoding"),
-        ]
-    facts += [("Trained", text) for text in _trained(board)]
-    train = grid.get("train") or {}
-    recipe = ", ".join(f"{name} {train[name]}" for name in RECIPE if train.get(name) is not None)
-    devices = dict.fromkeys(
-        str(one.provenance["device"]) for one in records.checkpoints if one.provenance.get("device")
-    )
-    facts += [("Recipe", recipe), ("Machine", "; ".join(sorted(devices))), ("Command", str(grid.get("command") or ""))]
-    return [[label, text] for label, text in facts if text]
-
-
-def _trained(board: Board) -> Iterable[str]:
-    by_mix: dict[str, dict[str, None]] = {}
-    for entry in training_rows(board.records):
-        amounts = [f"{'/'.join(map(str, entry[name]))} {unit}" for name, unit in AMOUNTS.items() if entry[name]]
-        by_mix.setdefault(entry["mix"], {})[", ".join(amounts)] = None
-    return (f"on {mix}: {'; or '.join(amount for amount in amounts if amount)}" for mix, amounts in by_mix.items())
+def _parts(parts: Parts) -> list[str | list[str]]:
+    """A piece of text, or [the element's name, its text]."""
+    names = {Strong: "b", Code: "code"}
+    return [[names[type(part)], str(part)] if type(part) in names else part for part in parts]
 
 
 def _mechanism(board: Board) -> dict[str, Any] | None:

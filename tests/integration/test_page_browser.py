@@ -100,7 +100,7 @@ def test_every_kept_board_has_a_page_that_works(watch: Any, kept: str, tmp_path:
         expect(strict).to_have_count(0)
         page.get_by_label("with other filters").check()
         expect(strict).to_be_visible()
-        assert len(numbers(column(page, "Legacy"))) == 25
+        assert len(numbers(column(page, "Legacy"))) > 20  # means over kept items have none
     page.locator(ROWS).get_by_role("button").first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
 

@@ -116,13 +116,13 @@ def describe_setting(setting: Setting) -> str:
     return f"{engine} {dtype}, " + ("all items" if limit is None else f"first {limit} items")
 
 
-def number(value: float | None) -> str:
-    """Percent with two decimals; empty for a missing number; no negative zero.
+def number(value: float | None, digits: int = 2) -> str:
+    """Percent with two decimals, or so many; empty for a missing number; no negative zero.
 
     Rounded twice, so that the last bit, which machines may differ in, never decides how a half is rounded.
     """
-    text = "" if value is None else f"{round(value, 9):.2f}"
-    return "0.00" if text == "-0.00" else text
+    text = "" if value is None else f"{round(value, digits + 7):.{digits}f}"
+    return text if text.strip("-0.") else text.removeprefix("-")
 
 
 def chance(p_value: float | None) -> str:

@@ -25,16 +25,6 @@ class Kind:
     read: Callable[[str], Any] = float
 
 
-def _rounded(digits: int) -> Callable[[float], str]:
-    """Rounded twice, so that the last bit, which machines may differ in, never decides; no negative zero."""
-
-    def write(value: float) -> str:
-        text = f"{round(value, digits + 6):.{digits}f}"
-        return text.removeprefix("-") if not text.strip("-0.") else text
-
-    return write
-
-
 TEXT = Kind("str", str, str)
 COUNT = Kind("Int64", str, int)
 NUMBER = Kind("float64", number)
@@ -43,7 +33,7 @@ FLAG = Kind("bool", lambda value: "true" if value else "false", lambda text: tex
 SHORTEST = Kind("float64", lambda value: f"{value:g}")
 DIGITS_3 = Kind("float64", lambda value: f"{value:.3g}")
 DIGITS_6 = Kind("float64", lambda value: f"{value:.6g}")
-DECIMALS_6 = Kind("float64", _rounded(6))
+DECIMALS_6 = Kind("float64", lambda value: number(value, 6))
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _markdown() -> str:
             plain = [by_cell[model, "sft", task].accuracy for task in tasks]
             cells = [
                 f"{value:.1f}"
-                + ("" if method == "sft" else f" ({_points(value - other)}{_mark(method, value, other)})")
+                + ("" if method == "sft" else f" ({signed(value - other, 1)}{_mark(method, value, other)})")
                 for value, other in zip(values, plain, strict=True)
             ]
             average, plain_average = (math.fsum(some) / len(some) for some in (values, plain))
@@ -164,11 +164,6 @@ def _markdown() -> str:
 def _mark(method: str, value: float, plain: float) -> str:
     """At a steered cell that does not beat plain fine-tuning."""
     return " !" if method.startswith("infosteer-") and value <= plain else ""
-
-
-def _points(value: float) -> str:
-    text = f"{round(value, 9):+.1f}"
-    return "+0.0" if text == "-0.0" else text
 
 
 def _unnamed_table(number_of_table: int, title: str) -> list[str]:

@@ -17,7 +17,7 @@ from statistics import stdev
 
 from infosteer_bench.benchmark import COMMONSENSE, MATH, TASKS
 from infosteer_bench.leaderboard.numbers.board import Board
-from infosteer_bench.leaderboard.numbers.row import Row
+from infosteer_bench.leaderboard.numbers.row import Row, number
 from infosteer_bench.leaderboard.views.facts import NO_VERDICT, STAR, facts_of
 from infosteer_bench.leaderboard.views.text import printable
 
@@ -188,7 +188,7 @@ def _average(cells: Sequence[Row | None]) -> str:
 
 def _short(value: float) -> str:
     """One decimal, as the paper prints; leaderboard.csv has two."""
-    return f"{round(value, 9):.1f}"
+    return number(value, 1)
 
 
 def _reported(cells: Sequence[Row | None], *, averaged: bool) -> list[str]:

@@ -11,12 +11,6 @@ from collections.abc import Sequence
 
 from infosteer_bench.benchmark import COMMONSENSE, GROUPS, MATH
 from infosteer_bench.leaderboard.numbers.board import Board
-from infosteer_bench.leaderboard.numbers.mechanism import (
-    CORRELATION_NOTE,
-    NOTE,
-    correlation_table,
-    statistics_table,
-)
 from infosteer_bench.leaderboard.numbers.row import Row, chance, entrants, mean, number
 from infosteer_bench.leaderboard.numbers.rows import MEANS
 from infosteer_bench.leaderboard.views.facts import (
@@ -27,6 +21,7 @@ from infosteer_bench.leaderboard.views.facts import (
     marks_of,
     some,
 )
+from infosteer_bench.leaderboard.views.mechanism import mechanism_lines
 from infosteer_bench.leaderboard.views.text import escape, markdown, signed, table
 
 COMPARED = ("mean:id", "mean:ood", "mean:all")
@@ -38,7 +33,7 @@ def to_markdown(board: Board) -> str:
     lines = [f"# {escape(board.name)}", "", *_header(board), ""]
     for model in board.models:
         lines += _model(board, [row for row in board.rows if row.model == model])
-    lines += _mechanism(board)
+    lines += mechanism_lines(board)
     lines += _footnotes(board)
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -154,19 +149,6 @@ def _answers(rows: Sequence[Row]) -> list[str]:
             )
     header = ["How the answers came about, percent", "tasks", "unparsed", "cut at the token limit"]
     return table([*header, "tasks with options", "generated", "ranked by likelihood"], body) if body else []
-
-
-def _mechanism(board: Board) -> list[str]:
-    """What training did to the key coefficients, beside the scores; nothing where no record has it."""
-    rows = board.mechanism
-    lines = ["## Mechanism beside score", "", NOTE, ""] if rows else []
-    for note, (header, *body) in (
-        ([], statistics_table(rows) or [[]]),
-        ([CORRELATION_NOTE, ""], correlation_table(board.correlations) or [[]]),
-    ):
-        if header:
-            lines += [*table(header, [[escape(cell) for cell in cells] for cells in body]), "", *note]
-    return lines
 
 
 def _footnotes(board: Board) -> list[str]:

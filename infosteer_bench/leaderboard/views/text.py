@@ -62,7 +62,7 @@ def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
     return [*lines, *("| " + " | ".join(cells) + " |" for cells in body)]
 
 
-def signed(value: float | None) -> str:
+def signed(value: float | None, digits: int = 2) -> str:
     """Points with their sign."""
-    text = number(value)
+    text = number(value, digits)
     return text if text.startswith("-") or not text else "+" + text

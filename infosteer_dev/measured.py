@@ -10,7 +10,8 @@ from pathlib import Path
 
 import infosteer_bench
 from infosteer_bench.benchmark import COMMONSENSE
-from infosteer_bench.leaderboard.views.markdown import MINIWORLD_NOTE, escape
+from infosteer_bench.leaderboard.views.facts import MINIWORLD
+from infosteer_bench.leaderboard.views.text import escape, markdown
 from infosteer_dev.tables import text_table
 
 BOARD = Path("leaderboards/embedded")
@@ -56,7 +57,7 @@ def board(root: Path, start: Path) -> str:
     if any("*" in cell for line in lines for cell in line):
         notes.append("`*`: partial, the board says why.")
     if (facts.get("grid") or {}).get("miniworld"):
-        notes.append(MINIWORLD_NOTE)
+        notes.append(markdown(MINIWORLD))
     else:
         notes.append("A demonstration that the pipeline runs on real input; far too small to tell methods apart.")
     target = Path(os.path.relpath(folder / "leaderboard.md", start)).as_posix()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from infosteer_bench.leaderboard.views.markdown import escape, table
+from infosteer_bench.leaderboard.views.text import escape, table
 from infosteer_bench.records import canonical_json
 
 

@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from infosteer_bench.leaderboard.numbers.row import Row
-from infosteer_bench.leaderboard.numbers.rows import build_rows
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.store import compact
-from infosteer_bench.leaderboard.store.items import read_scores
-from infosteer_bench.leaderboard.store.layout import read_layout
+from infosteer_bench.leaderboard.store.items import Items
 from infosteer_bench.records import CellRecord, CheckpointRecord, samples_path, write_atomic, write_items, write_sealed
 
 MODEL = "mo\"del <b>'s</b> & co"
@@ -70,10 +68,9 @@ def write_board(folder: Path, **run: object) -> Path:
     return folder / "demo"
 
 
-def read_board(board_dir: Path) -> tuple[compact.BoardRecords, list[Row]]:
-    """Records and rows, as for publishing."""
-    board = compact.load(board_dir)
-    return board, build_rows(board.cells, read_layout(board.grid, board.cells), read_scores(board_dir))
+def read_board(board_dir: Path) -> Board:
+    """As for publishing."""
+    return Board.of(compact.load(board_dir), Items(board_dir / compact.ITEMS_FILE))
 
 
 def _key(method: str, mix: str | None, seed: int | None) -> str:

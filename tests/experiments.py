@@ -1,7 +1,7 @@
 """Simulated experiments of known truth: does the statistics of a board keep what it promises?
 
 A question is right with a chance that depends on the question, on how much the method helps with that question, and on
-the luck of the checkpoint (METHOD.md, last section). Chances stay within 0 and 1, so the truth is exact.
+the luck of the checkpoint (docs/method.md, last section). Chances stay within 0 and 1, so the truth is exact.
 """
 
 from __future__ import annotations

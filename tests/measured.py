@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from infosteer_bench.benchmark import GROUPS
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.row import Row
 from infosteer_bench.leaderboard.numbers.rows import build_rows
 from infosteer_bench.leaderboard.store.compact import BoardRecords
@@ -79,6 +80,11 @@ class MadeBoard:
     @property
     def records(self) -> BoardRecords:
         return BoardRecords(name=self.name, grid=None, cells=tuple(self.cells), checkpoints=())
+
+    @property
+    def board(self) -> Board:
+        """The board of these cells."""
+        return Board(self.records, self.rows)
 
     @property
     def rows(self) -> list[Row]:

@@ -18,7 +18,7 @@ from infosteer_bench.analysis.flux import Flux, Text, Token
 from infosteer_bench.analysis.flux_page import page
 from infosteer_bench.analysis.flux_sheets import NOTE, Sheet, difference_sheet, sheets
 from infosteer_bench.analysis.flux_tables import SCOPES, ClassTable, DifferenceRow, class_table, difference_rows
-from infosteer_bench.leaderboard.views.markdown import escape, table
+from infosteer_bench.leaderboard.views.text import escape, table
 from infosteer_bench.records import write_atomic
 
 _DIGITS = 6

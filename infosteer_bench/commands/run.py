@@ -145,11 +145,16 @@ def _dry_run(plan: Plan, run_dir: Path, storage: Storage, tflops: float | None) 
     return 0
 
 
-def _told(outcome: Outcome, options: argparse.Namespace) -> int:  # noqa: ARG001
-    """Say what came of a run; exit 1 if something failed."""
+def _told(outcome: Outcome, options: argparse.Namespace) -> int:
+    """Say what came of a run, with its board unless it is to be quiet; exit 1 if something failed."""
+    if outcome.board is not None and not options.quiet:
+        from infosteer_bench.leaderboard.views.terminal import show
+
+        show(outcome.board)
+        print()
     if outcome.repaired:
         print(f"repaired: {len(outcome.repaired)} file(s) that did not verify, named in {outcome.folder / 'run.log'}")
-    board = "none, nothing is done" if outcome.board is None else outcome.board / "leaderboard.md"
+    board = "none, nothing is done" if outcome.board is None else outcome.board / "index.html"
     print(f"{outcome.done} of {outcome.planned} cells done; leaderboard: {board}")
     return _ended(outcome.failures)
 

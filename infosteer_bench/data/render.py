@@ -4,7 +4,7 @@
     prompt, completion = renderer.prompt(record, "choice"), renderer.completion(record, "choice")
     input_ids, labels = encode(tokenizer, prompt, completion)
 
-Texts of METHOD.md, literally (no EOS in them; `encode` adds it):
+Texts of docs/method.md, literally (no EOS in them; `encode` adds it):
 
     choice   {instruction}\\n                                      -> the correct answer is {answer}
     number   {question}\\nAnswer the above question. First think step by step and then answer the final number.\\n

@@ -1,12 +1,13 @@
 """Write a board, rebuild it from its own records, check that its files are what the records say.
 
     leaderboards/<name>/
-        leaderboard.csv   every row (tables.COLUMNS)
+        leaderboard.csv   every row (columns.py)
         leaderboard.md    the same for reading
         deltas.csv        every difference to sft, with interval, p-value, what could have been detected
         ranks.csv         methods against each other
         mechanism.csv     what training did to the key coefficients, where the records have it
-        index.html        the page (page/), with items/*.js beside it where its flipped items are many
+        index.html        the page (page/), with items/*.js beside it where its flipped items are many; of the kept
+                          boards git has one, `rebuild` writes the others
         leaderboard.tex   the tables of accuracies for LaTeX
         reproduction.md   beside the paper's numbers, where it reports some of the board's rows
         figures/          figures.py; compared by the numbers that they show, not by their bytes
@@ -19,28 +20,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from infosteer_bench.errors import UserError
-from infosteer_bench.leaderboard.numbers.columns import to_csv
-from infosteer_bench.leaderboard.numbers.mechanism import mechanism_csv, mechanism_rows
-from infosteer_bench.leaderboard.numbers.row import Row
-from infosteer_bench.leaderboard.numbers.rows import build_rows
-from infosteer_bench.leaderboard.numbers.standings import deltas_csv, ranks_csv
-from infosteer_bench.leaderboard.paper.board import MARKER, check_paper, is_paper, rebuild_paper
+from infosteer_bench.leaderboard.numbers import columns
+from infosteer_bench.leaderboard.numbers.board import Board
+from infosteer_bench.leaderboard.numbers.table import to_csv
+from infosteer_bench.leaderboard.paper.board import MARKER, is_paper, paper_files, rebuild_paper
 from infosteer_bench.leaderboard.paper.reproduction import FILE as REPRODUCTION_FILE
 from infosteer_bench.leaderboard.paper.reproduction import to_reproduction
 from infosteer_bench.leaderboard.store import compact
 from infosteer_bench.leaderboard.store.finished import is_finished, note_finished
-from infosteer_bench.leaderboard.store.items import read_scores
-from infosteer_bench.leaderboard.store.layout import read_layout
-from infosteer_bench.leaderboard.views.facts import to_provenance
+from infosteer_bench.leaderboard.store.items import Items
 from infosteer_bench.leaderboard.views.figures.charts import figure_disagree, update_figures
 from infosteer_bench.leaderboard.views.latex import to_latex
 from infosteer_bench.leaderboard.views.markdown import to_markdown
-from infosteer_bench.leaderboard.views.page import ITEMS_FOLDER, build_page
+from infosteer_bench.leaderboard.views.page import INDEX_FILE, ITEMS_FOLDER, build_page
+from infosteer_bench.leaderboard.views.provenance import to_provenance
 from infosteer_bench.records import file_sha256, write_atomic
 
 OPTIONAL = (REPRODUCTION_FILE, "mechanism.csv")
@@ -81,41 +79,41 @@ def rebuild(board_dir: Path) -> None:
     if is_paper(board_dir):
         rebuild_paper(board_dir)
         return
-    board = compact.load(board_dir)
-    wrong = compact.items_disagree(board_dir, board.cells)
+    records, items = compact.load(board_dir), Items(board_dir / compact.ITEMS_FILE)
+    wrong = items.disagree(records.cells)
     if wrong:
         raise UserError(
-            f"{board_dir / compact.ITEMS_FILE}: the items do not give the recorded scores of {len(wrong)} cell(s), "
-            f"first {wrong[0]}",
+            f"{items.path}: the items do not give the recorded scores of {len(wrong)} cell(s), first {wrong[0]}",
             hint="restore the file, or publish the board again from its run",
         )
-    with _reading(board_dir / compact.ITEMS_FILE):
-        rows = _rows(board_dir, board)
-        outputs = _outputs(board_dir, board, rows)
+    with _reading(items.path):
+        board = Board.of(records, items)
+        outputs = _outputs(board_dir, board)
     for name, text in outputs.items():
         if _read(board_dir / name) != text.encode():
             write_atomic(board_dir / name, text)
     for name in _outlived(board_dir, outputs):
         (board_dir / name).unlink()
-    update_figures(board_dir, board, rows)
+    update_figures(board_dir, board)
 
 
 def check(board_dir: Path) -> list[str]:
     """Names of the board's files that are not byte for byte what its records give; records that contradict, too.
 
+    A page that is not there is not missed: `rebuild` writes it, and git keeps one of all boards.
+
     Raises UserError if the folder holds no readable records.
     """
     if is_paper(board_dir):
-        return check_paper(board_dir)
-    board = compact.load(board_dir)
-    if compact.items_disagree(board_dir, board.cells):
+        return _differing(board_dir, paper_files())
+    records, items = compact.load(board_dir), Items(board_dir / compact.ITEMS_FILE)
+    if items.disagree(records.cells):
         return [compact.ITEMS_FILE]  # nothing else can be told then
-    with _reading(board_dir / compact.ITEMS_FILE):
-        rows = _rows(board_dir, board)
-        expected = {**_outputs(board_dir, board, rows), **compact.text_files(board)}
-    stale = figure_disagree(board_dir, board, rows) + _outlived(board_dir, expected)
-    stale += [name for name, text in expected.items() if _read(board_dir / name) != text.encode()]
-    return sorted(stale)
+    with _reading(items.path):
+        board = Board.of(records, items)
+        expected = {**_outputs(board_dir, board), **compact.text_files(records)}
+    stale = figure_disagree(board_dir, board) + _outlived(board_dir, expected)
+    return sorted(stale + _differing(board_dir, expected))
 
 
 def board_dirs(root: Path) -> list[Path]:
@@ -123,6 +121,17 @@ def board_dirs(root: Path) -> list[Path]:
     if (root / compact.BOARD_FILE).is_file() or is_paper(root):
         return [root]
     return sorted({path.parents[1] for name in (compact.BOARD_FILE, MARKER) for path in root.glob(f"*/{name}")})
+
+
+def _differing(board_dir: Path, expected: Mapping[str, str]) -> list[str]:
+    """Names of the files that do not hold what is expected; a board may lack its page, with all that belongs to it."""
+    no_page = not (board_dir / INDEX_FILE).is_file()
+    return sorted(
+        name
+        for name, text in expected.items()
+        if not (no_page and name.startswith((INDEX_FILE, f"{ITEMS_FOLDER}/")))
+        and _read(board_dir / name) != text.encode()
+    )
 
 
 def _up_to_date(board_dir: Path, texts: dict[str, str]) -> bool:
@@ -135,14 +144,9 @@ def _up_to_date(board_dir: Path, texts: dict[str, str]) -> bool:
     return items_are_it and all(_read(board_dir / name) == text.encode() for name, text in texts.items())
 
 
-def _rows(board_dir: Path, board: compact.BoardRecords) -> list[Row]:
-    items = read_scores(board_dir) if (board_dir / compact.ITEMS_FILE).is_file() else None
-    return build_rows(board.cells, read_layout(board.grid, board.cells), items, board.audit)
-
-
 @contextmanager
 def _reading(items: Path) -> Iterator[None]:
-    """What is damaged in the items, beyond what `items_disagree` looks at, is told in one line."""
+    """What is damaged in the items, beyond what `disagree` looks at, is told in one line."""
     import pyarrow as pa
 
     try:
@@ -159,21 +163,19 @@ def _outlived(board_dir: Path, outputs: Mapping[str, str]) -> list[str]:
     return [name for name in (*OPTIONAL, *items) if name not in outputs and (board_dir / name).is_file()]
 
 
-def _outputs(board_dir: Path, board: compact.BoardRecords, rows: Sequence[Row]) -> dict[str, str]:
+def _outputs(board_dir: Path, board: Board) -> dict[str, str]:
     sha256 = {name: file_sha256(board_dir / name) for name in compact.RECORD_FILES if (board_dir / name).is_file()}
-    mechanism = mechanism_csv(mechanism_rows(board))
-    reproduction = to_reproduction(board, rows)
-    items = board_dir / compact.ITEMS_FILE
+    reproduction = to_reproduction(board)
     return {
-        **({"mechanism.csv": mechanism} if mechanism else {}),
+        **({"mechanism.csv": to_csv(columns.MECHANISM, board.mechanism)} if board.mechanism else {}),
         **({REPRODUCTION_FILE: reproduction} if reproduction else {}),
-        "leaderboard.tex": to_latex(board, rows),
-        "leaderboard.csv": to_csv(rows),
-        "leaderboard.md": to_markdown(board, rows),
-        "deltas.csv": deltas_csv(rows),
-        "ranks.csv": ranks_csv(rows),
-        **build_page(board, rows, items if items.is_file() else None),
-        "provenance.json": to_provenance(board, records_sha256=sha256),
+        "leaderboard.tex": to_latex(board),
+        "leaderboard.csv": to_csv(columns.BOARD, board.rows),
+        "leaderboard.md": to_markdown(board),
+        "deltas.csv": to_csv(columns.DELTAS, board.compared),
+        "ranks.csv": to_csv(columns.RANKS, board.standings),
+        **build_page(board),
+        "provenance.json": to_provenance(board.records, records_sha256=sha256),
     }
 
 

@@ -1,7 +1,7 @@
 """Model families: which architectures are supported, and where their key-value memory lives.
 
 In every family the key coefficients k are the input of the gated FFN's `down_proj`, and memory vector i is column i of
-its weight (METHOD.md, "The memory view"). Shapes: hidden size D, FFN width F; down_proj.weight is (D, F).
+its weight (docs/method.md, "The memory view"). Shapes: hidden size D, FFN width F; down_proj.weight is (D, F).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which tasks there are: the 15 of the paper from tasks/*.yaml, and the user's own YAMLs beside them.
 
 tasks = read_tasks(include_path=None)             # every YAML read strictly; nothing heavy is imported
-names = select_tasks(["ood", "boolq"], tasks)     # short names, in the order of METHOD.md's table
+names = select_tasks(["ood", "boolq"], tasks)     # short names, in the order of docs/method.md's table
 task = build_task(tasks["boolq"], data_root=Path("data"))    # the lm_eval Task that plain lm_eval would run
 """
 

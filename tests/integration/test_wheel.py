@@ -68,10 +68,11 @@ def test_the_reported_numbers_ship(python: Path, tmp_path: Path):
 
 def test_the_parts_of_a_boards_page_ship(python: Path, tmp_path: Path):
     program = (
+        "from infosteer_bench.leaderboard.numbers.board import Board\n"
         "from infosteer_bench.leaderboard.store.compact import BoardRecords as B\n"
         "from infosteer_bench.leaderboard.views.page import build_page\n"
         "from infosteer_bench.leaderboard.views.page.build import FOLDER\n"
-        "print(len(build_page(B(name='x', grid=None, cells=(), checkpoints=()), [], None)['index.html']))\n"
+        "print(len(build_page(Board(B(name='x', grid=None, cells=(), checkpoints=()), []))['index.html']))\n"
         "print((FOLDER / 'vendor' / 'dataTables.LICENSE.txt').is_file())"
     )
     size, licence = run(python, "-c", program, cwd=tmp_path).split()

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from infosteer_bench.benchmark import GROUPS
+from infosteer_bench.leaderboard.numbers.columns import DELTAS, RANKS
 from infosteer_bench.leaderboard.numbers.comparisons import ONE_SEED
 from infosteer_bench.leaderboard.numbers.row import Row
 from infosteer_bench.leaderboard.numbers.rows import build_rows
-from infosteer_bench.leaderboard.numbers.standings import ALL_MODELS, deltas_csv, ranks_csv, standings
+from infosteer_bench.leaderboard.numbers.standings import ALL_MODELS, standings
 from infosteer_bench.leaderboard.numbers.statistics import compare
+from infosteer_bench.leaderboard.numbers.table import to_csv
 from infosteer_bench.leaderboard.store.items import ItemScores
 from infosteer_bench.leaderboard.store.layout import read_layout
 from infosteer_bench.records import CellRecord, digest
@@ -88,6 +90,11 @@ def board(
                 made.add("good", seed, task, sft | (generator.random(N) < 0.5), model=model)
                 made.add("same", seed, task, sft, model=model)
     return made
+
+
+def deltas(rows: Iterable[Row]) -> csv.DictReader:
+    """The lines of deltas.csv."""
+    return csv.DictReader(io.StringIO(to_csv(DELTAS, (row for row in rows if row.delta_vs_sft is not None))))
 
 
 def row_of(rows: Iterable[Row], method: str, task: str) -> Row:
@@ -194,7 +201,7 @@ def test_ranks_and_win_rates():
         assert sum(found[model, method].average_rank for method in METHODS) == pytest.approx(1 + 2 + 3 + 4)
         assert sum(found[model, method].win_rate for method in METHODS) == pytest.approx(4 / 2)
     assert found[ALL_MODELS, "good"].n_tasks == 30
-    lines = list(csv.DictReader(io.StringIO(ranks_csv(rows))))
+    lines = list(csv.DictReader(io.StringIO(to_csv(RANKS, standings(rows)))))
     wins = [(line["wins"], line["ties"]) for line in lines if line["method"] == "good"]
     assert wins == [("15", "0"), ("15", "0"), ("30", "0")]
     assert {line["wins"] for line in lines if line["method"] in ("base", "sft")} == {""}
@@ -215,11 +222,11 @@ def test_partial_mixed_and_stand_in_rows_are_not_ranked():
     rows = made.rows()
     assert {one.n_tasks for one in standings(rows)} == {1}, "winogrande alone"
     assert row_of(rows, "good", "siqa").stand_ins
-    assert {line["task"] for line in csv.DictReader(io.StringIO(deltas_csv(rows)))} >= {"boolq", "siqa"}, "but shown"
+    assert {line["task"] for line in deltas(rows)} >= {"boolq", "siqa"}, "but shown"
 
 
 def test_deltas_csv_says_what_could_have_been_found():
-    lines = list(csv.DictReader(io.StringIO(deltas_csv(board().rows()))))
+    lines = list(deltas(board().rows()))
     assert {line["method"] for line in lines} == {"base", "good", "same"}
     for line in lines:
         low, delta, high = (float(line[name]) for name in ("ci_low", "delta", "ci_high"))

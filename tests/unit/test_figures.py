@@ -40,11 +40,11 @@ def made() -> MadeBoard:
 
 @pytest.fixture(scope="module")
 def files(made: MadeBoard) -> dict[str, bytes]:
-    return figure_files(made.records, made.rows)
+    return figure_files(made.board)
 
 
 def of(made: MadeBoard) -> dict[str, Chart]:
-    return charts(made.records, made.rows)
+    return charts(made.board)
 
 
 def point(chart: Chart, method: str, task: str, panel: int = 0):
@@ -165,14 +165,14 @@ def test_drawing_again_gives_the_same_bytes(made: MadeBoard, files: dict[str, by
     import matplotlib
 
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):  # a user's settings do not matter
-        assert figure_files(made.records, made.rows) == files
+        assert figure_files(made.board) == files
 
 
 def test_disagreement_is_named_and_only_that_is_drawn(made: MadeBoard, tmp_path: Path, monkeypatch):
-    records, rows = made.records, made.rows
-    assert len(figure_disagree(tmp_path, records, rows)) == 6
-    assert len(update_figures(tmp_path, records, rows)) == 6
-    assert figure_disagree(tmp_path, records, rows) == []
+    board = made.board
+    assert len(figure_disagree(tmp_path, board)) == 6
+    assert len(update_figures(tmp_path, board)) == 6
+    assert figure_disagree(tmp_path, board) == []
     svg, png = tmp_path / "figures/ood.svg", tmp_path / "figures/forest.png"
     text = svg.read_text()
     digit = text.index("d=") + text[text.index("d=") :].index("1")
@@ -180,15 +180,15 @@ def test_disagreement_is_named_and_only_that_is_drawn(made: MadeBoard, tmp_path:
     data = bytearray(png.read_bytes())
     data[len(data) // 2] ^= 1
     png.write_bytes(bytes(data))
-    assert figure_disagree(tmp_path, records, rows) == ["figures/forest.png", "figures/ood.svg"]
+    assert figure_disagree(tmp_path, board) == ["figures/forest.png", "figures/ood.svg"]
     svg.unlink()
-    assert figure_disagree(tmp_path, records, rows) == ["figures/forest.png", "figures/ood.svg"]
+    assert figure_disagree(tmp_path, board) == ["figures/forest.png", "figures/ood.svg"]
     drawn: list[str] = []
     draw = drawing.draw
     monkeypatch.setattr(drawing, "draw", lambda chart, **about: drawn.append(chart.kind) or draw(chart, **about))
-    update_figures(tmp_path, records, rows)
+    update_figures(tmp_path, board)
     assert sorted(drawn) == ["forest", "ood"]
-    assert update_figures(tmp_path, records, rows) == []
+    assert update_figures(tmp_path, board) == []
     assert sorted(drawn) == ["forest", "ood"]
 
 
@@ -199,10 +199,10 @@ def test_other_numbers_and_outlived_figures_are_found(made: MadeBoard, files: di
     (tmp_path / "figures/mine.svg").write_text("<svg/>")
     other = MadeBoard(tasks=SMALL, models=("m", "n"))
     other.add("n", STEERED[1], 0, "aqua", np.arange(60) < 12)
-    assert len(figure_disagree(tmp_path, other.records, other.rows)) == 6
+    assert len(figure_disagree(tmp_path, other.board)) == 6
     none = MadeBoard(tasks=SMALL, models=("m",), methods=("base", "sft"))
-    assert set(figure_disagree(tmp_path, none.records, none.rows)) == set(files)
-    update_figures(tmp_path, none.records, none.rows)
+    assert set(figure_disagree(tmp_path, none.board)) == set(files)
+    update_figures(tmp_path, none.board)
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["mine.svg", "ood.png", "ood.svg"]
 
 
@@ -261,7 +261,7 @@ def drawn_texts(chart: Chart) -> tuple[list[tuple[str, Bbox, bool]], float, floa
 
 def test_hostile_names_are_drawn_as_text():
     made = MadeBoard(tasks=("boolq", "addsub"), models=(HOSTILE,), seeds=(0, 1), items=10, name=HOSTILE)
-    for name, data in figure_files(made.records, made.rows).items():
+    for name, data in figure_files(made.board).items():
         assert seals.shown(name, data) is not None
         if name.endswith(".svg"):
             tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(data).iter()}

@@ -21,7 +21,7 @@ LATEX = shutil.which("pdflatex")
 
 
 def tex_of(made: MadeBoard) -> str:
-    return to_latex(made.records, made.rows)
+    return to_latex(made.board)
 
 
 def tables(text: str) -> list[list[list[str]]]:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infosteer_bench.benchmark import GROUPS
-from infosteer_bench.leaderboard.numbers.columns import COLUMNS, to_csv
+from infosteer_bench.leaderboard.numbers.columns import BOARD, ROWS
 from infosteer_bench.leaderboard.numbers.row import Row, number
 from infosteer_bench.leaderboard.numbers.rows import build_rows
+from infosteer_bench.leaderboard.numbers.table import to_csv
 from infosteer_bench.leaderboard.store.layout import read_layout
 from infosteer_bench.records import CellRecord, digest
 
@@ -131,7 +132,7 @@ def test_a_missing_cell_is_empty_and_makes_its_means_partial():
     rows = rows_of(cells, grid())
     row = rows["base", "", "", "piqa"]
     assert (row.accuracy, row.complete, row.notes) == (None, False, ("not run",))
-    line = next(csv.DictReader(io.StringIO(to_csv([row]))))
+    line = next(csv.DictReader(io.StringIO(to_csv(BOARD, [row]))))
     numbers = ("n_seeds", "n_items", "accuracy", "seed_std", "delta_vs_sft", "option_rank", "unparsed_rate")
     assert [line[name] for name in numbers] == [""] * len(numbers)
     assert line["complete"] == "false"
@@ -246,14 +247,29 @@ def test_option_rank_is_given_where_every_member_has_one():
     assert rows["sft", "", "commonsense+gsm8k", "mean:all"].option_rank is None
 
 
+def test_other_filters_stand_beside_the_board_s_own():
+    cells = [
+        item.model_copy(update={"exact_match": item.exact_match | {"legacy": 60.0 + (item.seed or 0)}})
+        if item.task in COMMONSENSE and item.method == "sft"
+        else item
+        for item in full()
+    ]
+    rows = rows_of(cells, grid())
+    assert rows["sft", "", "commonsense", "boolq"].filters == {"strict": 13.0, "legacy": 60.5}
+    assert rows["base", "", "", "boolq"].filters["legacy"] is None
+    assert rows["sft", "", "commonsense", "mean:knowledge"].filters["legacy"] == 60.5
+    every = rows["sft", "", "commonsense+gsm8k", "mean:all"].filters
+    assert (every["strict"], every["legacy"]) == (pytest.approx(33 / 2), None)  # mathematics has none here
+
+
 def test_csv_has_the_columns_of_the_design_in_their_order_and_two_decimals():
-    text = to_csv(rows_of(full(), grid()).values())
+    text = to_csv(BOARD, rows_of(full(), grid()).values())
     assert text.splitlines()[0] == (
         "model,family,method,arm,mix,task,split,n_seeds,n_items,accuracy,seed_std,ci_low,ci_high,delta_vs_sft,"
-        "delta_ci_low,delta_ci_high,p_value,p_holm,verdict,option_rank,unparsed_rate,truncated_rate,complete,reported"
+        "delta_ci_low,delta_ci_high,p_value,p_holm,verdict,option_rank,strict,legacy,unparsed_rate,truncated_rate,complete,reported"
     )
     assert text.splitlines()[1] == (
-        "qwen2.5-1.5b,qwen2,base,,,boolq,ID,1,200,20.00,,,,-6.00,,,,,,,10.00,2.50,true,64.2"
+        "qwen2.5-1.5b,qwen2,base,,,boolq,ID,1,200,20.00,,,,-6.00,,,,,,,10.00,,10.00,2.50,true,64.2"
     )
     lines = list(csv.DictReader(io.StringIO(text)))
     assert len(lines) == 2 * (15 + 9)
@@ -263,7 +279,8 @@ def test_csv_has_the_columns_of_the_design_in_their_order_and_two_decimals():
     ]
     empty = ("ci_low", "ci_high", "delta_ci_low", "delta_ci_high", "p_value", "p_holm", "verdict")
     assert {line[name] for line in lines for name in empty} == {""}
-    assert set(lines[0]) == set(COLUMNS)
+    assert list(lines[0]) == [column.name for column in BOARD]
+    assert all(column.meaning for column in ROWS)
 
 
 @given(st.randoms(use_true_random=False))
@@ -272,8 +289,8 @@ def test_the_order_of_records_and_their_times_do_not_matter(random):
     shuffled = [item.model_copy(update={"time_s": random.random(), "provenance": {"t": 1}}) for item in cells]
     random.shuffle(shuffled)
     for layout in (grid(), None):
-        expected = to_csv(build_rows(cells, read_layout(layout, cells)))
-        assert to_csv(build_rows(shuffled, read_layout(layout, shuffled))) == expected
+        expected = to_csv(BOARD, build_rows(cells, read_layout(layout, cells)))
+        assert to_csv(BOARD, build_rows(shuffled, read_layout(layout, shuffled))) == expected
 
 
 def test_no_negative_zero_and_nothing_for_nothing():
@@ -285,5 +302,5 @@ def test_no_negative_zero_and_nothing_for_nothing():
 @pytest.mark.parametrize("name", ["a,b", 'say "x"', "a|b", "<script>alert(1)</script>", "line\nbreak", "=1+1"])
 def test_hostile_names_survive_csv(name: str):
     rows = rows_of([cell(model=name, arm=name)])
-    lines = list(csv.DictReader(io.StringIO(to_csv(rows.values()))))
+    lines = list(csv.DictReader(io.StringIO(to_csv(BOARD, rows.values()))))
     assert {(line["model"], line["arm"]) for line in lines} == {(name, name)}

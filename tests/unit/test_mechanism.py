@@ -20,11 +20,13 @@ from infosteer_bench.data.slices import TextSlice
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.grid import load_grid
 from infosteer_bench.leaderboard.numbers import mechanism
-from infosteer_bench.leaderboard.numbers.rows import build_rows
+from infosteer_bench.leaderboard.numbers.board import Board
+from infosteer_bench.leaderboard.numbers.columns import MECHANISM
 from infosteer_bench.leaderboard.numbers.statistics import ranks
+from infosteer_bench.leaderboard.numbers.table import to_csv
 from infosteer_bench.leaderboard.store.compact import BoardRecords, text_files
-from infosteer_bench.leaderboard.store.layout import read_layout
 from infosteer_bench.leaderboard.views.markdown import to_markdown
+from infosteer_bench.leaderboard.views.mechanism import correlation_table
 from infosteer_bench.memory.statistics import STATISTICS, MagnitudeHistogram, TokenStatistics, knowledge_entropy
 from infosteer_bench.models.families import ffn_layers
 from infosteer_bench.models.load import load_model
@@ -344,26 +346,20 @@ def test_changes_against_sft_and_their_correlation():
 
 def test_the_page_and_the_file_show_it():
     with_data = board(CHANGES)
-    page = to_markdown(with_data, build_rows(with_data.cells, read_layout(None, with_data.cells)))
+    page = to_markdown(Board.of(with_data))
     assert "## Mechanism beside score" in page
     assert "| m / gsm8k / infosteer-regularization (lambda=0.1) | 3 | 5.1133 | 0.5000 | +0.1133 |" in page
     assert "| m / gsm8k | 6 | +0." in page
-    lines = mechanism.mechanism_csv(mechanism.mechanism_rows(with_data)).splitlines()
+    lines = to_csv(MECHANISM, mechanism.mechanism_rows(with_data)).splitlines()
     assert len(lines) == 10
-    assert lines[-1].endswith(",0.110000,52.00,2.00") or any(line.endswith(",0.110000,52.00,2.00") for line in lines)
+    assert any(line.endswith(",0.110000,52.00,2.00") for line in lines)
 
 
 def test_boards_of_older_records_show_nothing():
     full = board(CHANGES)
-    old = BoardRecords(
-        name="b",
-        grid=None,
-        cells=full.cells,
-        checkpoints=tuple(one.model_copy(update={"mechanism": {}}) for one in full.checkpoints),
-    )
+    old = replace(full, checkpoints=tuple(one.model_copy(update={"mechanism": {}}) for one in full.checkpoints))
     assert mechanism.mechanism_rows(old) == []
-    assert mechanism.mechanism_csv([]) == ""
-    assert "Mechanism" not in to_markdown(old, build_rows(old.cells, read_layout(None, old.cells)))
+    assert "Mechanism" not in to_markdown(Board.of(old))
 
 
 def test_other_statistics_count_as_not_measured():
@@ -379,7 +375,7 @@ def test_a_model_called_all_keeps_its_own_correlation():
     named = [replace(row, model="all", mix="all") for row in rows if row.seed != 2]
     found = mechanism.correlations([*rows, *named])
     assert [(one.model, one.mix, one.n) for one in found] == [("m", "gsm8k", 6), ("all", "all", 4), (None, None, 10)]
-    assert [line[0] for line in mechanism.correlation_table(found)][2:] == ["all / all", "all models and mixes"]
+    assert [line[0] for line in correlation_table(found)][2:] == ["all / all", "all models and mixes"]
 
 
 def test_other_text_is_not_compared():
@@ -396,5 +392,5 @@ def test_no_correlation_from_too_little(changes):
     (found,) = mechanism.correlations(rows)
     assert found.pearson is None
     assert found.spearman is None
-    assert mechanism.correlation_table([found]) == []
+    assert correlation_table([found]) == []
     assert ranks([3.0, 1.0, 3.0]) == [2.5, 1.0, 2.5]

@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from infosteer_bench.leaderboard.numbers import flips as flips_module
-from infosteer_bench.leaderboard.numbers.columns import csv_values
+from infosteer_bench.leaderboard.numbers.board import Board
+from infosteer_bench.leaderboard.numbers.columns import BOARD
 from infosteer_bench.leaderboard.numbers.costs import cost_rows
 from infosteer_bench.leaderboard.numbers.row import Overlap, Row, number
+from infosteer_bench.leaderboard.numbers.table import cells
 from infosteer_bench.leaderboard.store import compact
 from infosteer_bench.leaderboard.views.page import INDEX_FILE, build_page
 from infosteer_bench.leaderboard.views.page import build as build_module
@@ -34,13 +36,13 @@ def board_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def board(board_dir: Path) -> tuple[compact.BoardRecords, list[Row]]:
+def board(board_dir: Path) -> Board:
     return boards.read_board(board_dir)
 
 
 @pytest.fixture(scope="module")
-def page(board: tuple[compact.BoardRecords, list[Row]], board_dir: Path) -> str:
-    files = build_page(*board, board_dir / compact.ITEMS_FILE)
+def page(board: Board) -> str:
+    files = build_page(board)
     assert set(files) == {INDEX_FILE}
     return files[INDEX_FILE]
 
@@ -108,16 +110,14 @@ def test_the_table_library_is_as_released_and_has_its_licence():
     assert len(library) < 200_000
 
 
-def test_the_page_holds_the_numbers_of_the_table(page: str, board: tuple[compact.BoardRecords, list[Row]]):
+def test_the_page_holds_the_numbers_of_the_table(page: str, board: Board):
     shown = data_of(page)["rows"]
-    assert len(shown) == len(board[1])
-    names = {"accuracy": "accuracy", "seed_std": "std", "delta_vs_sft": "delta", "unparsed_rate": "unparsed"}
-    for row, one in zip(board[1], shown, strict=True):
-        values = csv_values(row)
+    assert len(shown) == len(board.rows)
+    names = ("accuracy", "seed_std", "delta_vs_sft", "unparsed_rate")
+    for row, one in zip(board.rows, shown, strict=True):
+        values = cells(BOARD, row)
         assert [one.get(name, "") for name in ("model", "method", "task")] == [row.model, row.method, row.task]
-        assert {column: number(one.get(name)) for column, name in names.items()} == {
-            column: values[column] for column in names
-        }
+        assert [number(one.get(name)) for name in names] == [values[name] for name in names]
         assert one.get("verdict", "") == row.verdict
         if row.versus is not None:
             assert list(map(number, one["delta_interval"])) == [values["delta_ci_low"], values["delta_ci_high"]]
@@ -125,7 +125,7 @@ def test_the_page_holds_the_numbers_of_the_table(page: str, board: tuple[compact
 
 
 def test_the_header_counts_verdicts_over_tasks(page: str, board):
-    tasks = [row for row in board[1] if row.method == "infosteer-intervention" and not row.members]
+    tasks = [row for row in board.rows if row.method == "infosteer-intervention" and not row.members]
     (found,) = [one for one in data_of(page)["results"] if one["method"] == "infosteer-intervention"]
     assert found["models"] == 1
     assert sum(found[verdict] for verdict in ("win", "tie", "loss")) == len(tasks) == 3
@@ -178,7 +178,7 @@ def shown_flips(found: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize(("method", "task"), [("infosteer-intervention", "gsm8k"), ("base", "boolq")])
 def test_flips_are_those_of_the_records(page: str, board, board_dir: Path, method: str, task: str):
-    found = data_of(page)["items"]["inline"][str(place_of(board[1], method, task))]
+    found = data_of(page)["items"]["inline"][str(place_of(board.rows, method, task))]
     expected = expected_flips(board_dir, method, task, boards.TASKS[task])
     assert shown_flips(found) == expected
     assert {flip[2] for flip in expected} == {0, 1}
@@ -191,27 +191,27 @@ def test_flips_are_those_of_the_records(page: str, board, board_dir: Path, metho
 
 
 def test_every_compared_task_row_and_no_other_has_items(page: str, board):
-    compared = [place for place, row in enumerate(board[1]) if row.delta_vs_sft is not None and not row.members]
+    compared = [place for place, row in enumerate(board.rows) if row.delta_vs_sft is not None and not row.members]
     assert data_of(page)["items"]["rows"] == compared
     assert len(compared) == 3 * len(boards.TASKS)
 
 
 def test_an_sft_row_that_was_not_run_is_no_reference(board, board_dir: Path):
     """base, which is trained on no mix, is compared with the one sft row that was measured."""
-    records, rows = board
+    rows = board.rows
     waiting = replace(rows[place_of(rows, "sft", "boolq")], mix="another", by_seed={}, scores={}, cells={})
     base = place_of(rows, "base", "boolq")
-    expected = flips_module.find_flips(records, rows, board_dir / compact.ITEMS_FILE)[base]
-    found = flips_module.find_flips(records, [waiting, *rows], board_dir / compact.ITEMS_FILE)[base + 1]
+    expected = board.flips[base]
+    found = replace(board, rows=[waiting, *rows]).flips[base + 1]
     assert expected["flips"]
     assert found == expected
 
 
 def test_very_many_flips_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch, board, board_dir: Path):
-    all_of_it = flips_module.find_flips(*board, board_dir / compact.ITEMS_FILE)
+    all_of_it = board.flips
     monkeypatch.setattr(flips_module, "FLIPS", 90)
     monkeypatch.setattr(flips_module, "SAMPLES", (5, 3, 2))
-    some = flips_module.find_flips(*board, board_dir / compact.ITEMS_FILE)
+    some = replace(board).flips
     assert some.keys() == all_of_it.keys()
     counts = [sum(len(flips["flips"]) for flips in one.values()) for one in (some, all_of_it)]
     assert counts[0] <= 90 < counts[1]
@@ -230,7 +230,7 @@ def test_very_many_flips_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch, boa
 
 def test_many_items_lie_beside_the_page(monkeypatch: pytest.MonkeyPatch, page: str, board, board_dir: Path):
     monkeypatch.setattr(build_module, "INLINE_CHARACTERS", 100)
-    files = build_page(*board, board_dir / compact.ITEMS_FILE)
+    files = build_page(board)
     inline = data_of(page)["items"]["inline"]
     assert set(files) == {INDEX_FILE, *(f"items/{place}.js" for place in inline)}
     assert data_of(files[INDEX_FILE])["items"] == {**data_of(page)["items"], "files": True, "inline": {}}
@@ -241,22 +241,22 @@ def test_many_items_lie_beside_the_page(monkeypatch: pytest.MonkeyPatch, page: s
 
 
 def test_the_same_records_give_the_same_bytes(page: str, board_dir: Path):
-    assert build_page(*boards.read_board(board_dir), board_dir / compact.ITEMS_FILE)[INDEX_FILE] == page
+    assert build_page(boards.read_board(board_dir))[INDEX_FILE] == page
 
 
 def test_a_board_without_items_has_a_page(board):
-    data = data_of(build_page(*board, None)[INDEX_FILE])
+    data = data_of(build_page(replace(board, items=None))[INDEX_FILE])
     assert data["items"] == {"rows": [], "files": False, "inline": {}}
     assert data["rows"][0]["accuracy"] == pytest.approx(20.0)
 
 
 def test_reported_numbers_alone_have_a_page():
     row = Row("m", "llama", "sft", "", "commonsense", "boolq", "ID", reported=68.5, notes=("reported",))
-    board = compact.BoardRecords(name="paper", grid=None, cells=(), checkpoints=())
-    data = data_of(build_page(board, [row], None)[INDEX_FILE])
+    records = compact.BoardRecords(name="paper", grid=None, cells=(), checkpoints=())
+    data = data_of(build_page(Board(records, [row]))[INDEX_FILE])
     assert data["rows"][0]["reported"] == 68.5
     assert "accuracy" not in data["rows"][0]
-    assert data["warnings"][0].startswith("Nothing on this page was measured here")
+    assert data["warnings"][0][0][1].startswith("Nothing on this page was measured here")
     assert not data["standings"]
     assert "deltas.csv" not in dict(data["files"])
 
@@ -264,7 +264,7 @@ def test_reported_numbers_alone_have_a_page():
 def test_the_mechanism_comes_from_the_records(tmp_path: Path, page: str):
     assert data_of(page)["mechanism"] is None
     folder = boards.write_board(tmp_path, mechanism=True)
-    data = data_of(build_page(*boards.read_board(folder), folder / compact.ITEMS_FILE)[INDEX_FILE])
+    data = data_of(build_page(boards.read_board(folder))[INDEX_FILE])
     rows = data["mechanism"]["rows"]
     assert len(rows) == 3 * 2 * 3
     changes = {row["method"]: row["entropy_change"] for row in rows if row["seed"] == 1}
@@ -276,27 +276,26 @@ def test_the_mechanism_comes_from_the_records(tmp_path: Path, page: str):
 
 
 def test_doubtful_items_have_badges(board):
-    records, rows = board
-    place = place_of(rows, "sft", "gsm8k")
-    audited = list(rows)
-    audited[place] = replace(rows[place], overlap=Overlap(items=40, exact=1, masked=3, repeated=2))
-    shown = data_of(build_page(records, audited, None)[INDEX_FILE])["rows"]
+    place = place_of(board.rows, "sft", "gsm8k")
+    audited = list(board.rows)
+    audited[place] = replace(audited[place], overlap=Overlap(items=40, exact=1, masked=3, repeated=2))
+    shown = data_of(build_page(Board(board.records, audited))[INDEX_FILE])["rows"]
     assert shown[place]["overlap"] == {"items": 40, "exact": 1, "masked": 3, "repeated": 2}
     assert sum("overlap" in row for row in shown) == 1
 
 
 def test_one_seed_is_a_warning_and_a_missing_number_no_zero(tmp_path: Path):
     folder = boards.write_board(tmp_path, seeds=(4,), model="chat-model")
-    data = data_of(build_page(*boards.read_board(folder), folder / compact.ITEMS_FILE)[INDEX_FILE])
-    assert any(text.startswith("One seed:") for text in data["warnings"])
-    assert any(text.startswith("Instruction-tuned") for text in data["warnings"])
-    assert all("std" not in row and "verdict" not in row for row in data["rows"])
+    data = data_of(build_page(boards.read_board(folder))[INDEX_FILE])
+    assert ["b", "One seed:"] in [parts[0] for parts in data["warnings"]]
+    assert ["b", "Instruction-tuned, not a base model:"] in [parts[0] for parts in data["warnings"]]
+    assert all("seed_std" not in row and "verdict" not in row for row in data["rows"])
     assert all("option_rank" not in row for row in data["rows"])
 
 
 def test_costs_are_ratios_to_the_matching_sft_checkpoints(board):
-    records, rows = board
-    found = {rows[line["row"]].method: line for line in cost_rows(records, rows)}
+    records, rows = board.records, board.rows
+    found = {rows[line["row"]].method: line for line in board.costs}
     assert set(found) == set(boards.METHODS) - {"base"}
     assert found["sft"]["step_time_s_ratio"] == 1.0
     assert found["infosteer-intervention"] == {

@@ -20,7 +20,7 @@ from infosteer_bench.tasks.catalog import build_task, read_tasks, select_tasks, 
 from infosteer_bench.tasks.filters import RULES, AnswerSpec, correct
 
 ROOT = Path(__file__).resolve().parents[2]
-ITEMS = {  # METHOD.md's table, in its order
+ITEMS = {  # docs/method.md's table, in its order
     "boolq": 3270, "piqa": 1838, "siqa": 1954, "hellaswag": 10042, "winogrande": 1267, "arc_easy": 2376,
     "arc_challenge": 1172, "openbookqa": 500, "gsm8k": 1319, "addsub": 395, "singleeq": 508, "multiarith": 600,
     "aqua": 254, "mawps": 238, "svamp": 1000,

@@ -109,4 +109,6 @@ def _without(row: Row, dropped: set[int]) -> Row:
 
 def _bare(row: Row) -> Row:
     """A part of a mean over kept items: what is known over all items only is not known of it."""
-    return replace(row, option_rank=None, unparsed_rate=None, truncated_rate=None, overlap=None, reported=None)
+    return replace(
+        row, option_rank=None, filters={}, unparsed_rate=None, truncated_rate=None, overlap=None, reported=None
+    )

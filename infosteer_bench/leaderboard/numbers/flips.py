@@ -8,20 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from infosteer_bench.leaderboard.numbers.row import Row, filter_of
 from infosteer_bench.leaderboard.store.compact import BoardRecords
+from infosteer_bench.leaderboard.store.items import Items, Places
 
 CHARACTERS = 2_000  # of a generation
 FLIPS = 60_000  # of a page
 SAMPLES = (500, 200, 100, 50, 20, 10)  # of one direction, seed and row, where FLIPS would be passed
-
-Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +32,7 @@ class _Pair:
     n_items: int
 
 
-def find_flips(board: BoardRecords, rows: Sequence[Row], items_path: Path) -> dict[int, dict[str, Any]]:
+def find_flips(board: BoardRecords, rows: Sequence[Row], items: Items) -> dict[int, dict[str, Any]]:
     """By the row's place in `rows`: its flipped items as JSON data, for every task row that is compared with sft.
 
     seeds: [{seed, won, lost, n_items}]; texts: distinct strings, a cut one as [its beginning, characters in all];
@@ -48,7 +45,7 @@ def find_flips(board: BoardRecords, rows: Sequence[Row], items_path: Path) -> di
     kept = [(place, number, pair) for place, of_row in pairs.items() for number, pair in enumerate(of_row)]
     wanted = [_kept(pair, sample) for _, _, pair in kept]
     filters = {cell.key: filter_of(cell.exact_match) or "" for cell in board.cells}
-    answers = _Answers.read(items_path, [pair.cells for _, _, pair in kept], [places for places, _ in wanted])
+    answers = _Answers.read(items, [pair.cells for _, _, pair in kept], [places for places, _ in wanted])
     found: dict[int, dict[str, Any]] = {}
     for place, of_row in pairs.items():
         found[place] = {
@@ -147,36 +144,26 @@ class _Answers:
     lines: Iterator[tuple[Any, ...]]
 
     @classmethod
-    def read(cls, path: Path, cells: Sequence[tuple[str, str]], places: Sequence[Places]) -> _Answers:
+    def read(cls, items: Items, cells: Sequence[tuple[str, str]], places: Sequence[Places]) -> _Answers:
         """cells: (the method's, sft's); places: of the items wanted of both."""
-        import pyarrow.parquet as pq
-
-        file = pq.ParquetFile(path)
-        index = file.read(columns=["cell", "doc_id"])
-        encoded = index.column("cell").combine_chunks().dictionary_encode()
-        codes = encoded.indices.to_numpy(zero_copy_only=False)
-        number = {key: place for place, key in enumerate(encoded.dictionary.to_pylist())}
-        docs = index.column("doc_id").to_numpy()
-        order = np.lexsort((docs, codes))
-        starts = np.searchsorted(codes[order], np.arange(len(number)))
 
         def lines(side: int) -> Places:
-            wanted = [order[starts[number[pair[side]]] + some] for pair, some in zip(cells, places, strict=True)]
+            wanted = [items.lines_of(pair[side])[some] for pair, some in zip(cells, places, strict=True)]
             return np.concatenate(wanted) if wanted else np.zeros(0, dtype=np.int64)
 
         ours = lines(0)
-        sides = list(_sides(file, np.concatenate([ours, lines(1)])))
-        targets = file.read(columns=["target"]).column("target").take(ours).to_pylist()
-        return cls(zip(docs[ours].tolist(), targets, sides[: len(ours)], sides[len(ours) :], strict=True))
+        sides = list(_sides(items, np.concatenate([ours, lines(1)])))
+        targets = items.column("target").take(ours).to_pylist()
+        return cls(zip(items.docs[ours].tolist(), targets, sides[: len(ours)], sides[len(ours) :], strict=True))
 
     def take(self, count: int) -> Iterator[tuple[Any, ...]]:
         """(doc_id, target, the method's (extracted, generation, finish_reason), sft's) of the next `count` items."""
         return (next(self.lines) for _ in range(count))
 
 
-def _sides(file: Any, lines: Places) -> Iterator[tuple[dict[str, Any], str, str]]:
+def _sides(items: Items, lines: Places) -> Iterator[tuple[dict[str, Any], str, str]]:
     columns: list[list[Any]] = []
     for name in ("extracted", "generation", "finish_reason"):  # one at a time: all generations fill much memory
-        columns.append(file.read(columns=[name]).column(name).take(lines).to_pylist())
+        columns.append(items.column(name).take(lines).to_pylist())
     parsed: dict[str, dict[str, Any]] = {text: json.loads(text) for text in set(columns[0])}
     return zip((parsed[text] for text in columns[0]), columns[1], columns[2], strict=True)

@@ -10,8 +10,6 @@ fine-tuning of the same model, mix and seed, on the same tokens and on tasks tha
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -33,20 +31,7 @@ STATISTICS = (
     "knowledge_entropy_share",
 )
 """As in memory/statistics.py, which says what each is."""
-COLUMNS = ("key", "model", "method", "arm", "mix", "seed", "width", *STATISTICS)
-COLUMNS += ("entropy_change", "score", "score_change")
 SFT = "sft"
-NOTE = (
-    "Of key coefficients k, on held-out text of the mix (`mechanism.csv` has it per checkpoint, each record by layer): "
-    "*entropy* of |k| / sum |k| in nats, mean over tokens and layers, and as a share of its greatest value log F; "
-    "*effective memories*: exp(entropy) of F; *low keys*: share of |k| below a tenth of the token's mean; *knowledge "
-    "entropy*: of |k| averaged over tokens first (Kim et al. 2024). Changes are against `sft` of the same mix and "
-    "seed, the score's over all tasks of the mix, in percentage points. Means over seeds."
-)
-CORRELATION_NOTE = (
-    "Over checkpoints other than `sft` and `base`. The 95 % intervals take checkpoints as independent, which those "
-    "compared with one `sft` checkpoint are not quite, and say nothing of cause."
-)
 
 _Answers = dict[tuple[Any, ...], float]
 
@@ -206,78 +191,3 @@ def _interval(r: float | None, n: int, variance: float) -> tuple[float | None, f
         return None, None
     width = 1.959964 * math.sqrt(variance / (n - 3))
     return math.tanh(math.atanh(r) - width), math.tanh(math.atanh(r) + width)
-
-
-def mechanism_csv(rows: Sequence[MechanismRow]) -> str:
-    """mechanism.csv: one line per checkpoint and mix; "" where there is no row, and then no file."""
-    if not rows:
-        return ""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow(
-            [row.key, row.model, row.method, row.arm, row.mix, "" if row.seed is None else row.seed, row.width]
-            + [f"{row.values[name]:.6g}" for name in STATISTICS]
-            + [_number(row.entropy_change, 6), _number(row.score, 2), _number(row.score_change, 2)]
-        )
-    return out.getvalue()
-
-
-def statistics_table(rows: Sequence[MechanismRow]) -> list[list[str]]:
-    """Header and lines for reading: one line per model, mix, method and arm, means over seeds; [] without rows."""
-    groups: dict[tuple[str, str, str], list[MechanismRow]] = {}
-    for model, mix in dict.fromkeys((row.model, row.mix) for row in rows):
-        for row in rows:
-            if (row.model, row.mix) == (model, mix):
-                name = row.method + (f" ({row.arm})" if row.arm else "")
-                groups.setdefault((model, mix, name), []).append(row)
-    header = ["model / mix / method", "checkpoints", "entropy", "of log F", "change against sft", "effective memories"]
-    header += ["low keys", "knowledge entropy", "score, change against sft"]
-    lines = [header]
-    for place, found in groups.items():
-        value = {name: mean(row.values[name] for row in found) for name in STATISTICS}
-        lines.append(
-            [
-                *(" / ".join(place), str(len(found))),
-                *(_number(value["entropy_nats"], 4), _number(value["entropy_share"], 4)),
-                _signed(mean(row.entropy_change for row in found), 4),
-                _number(value["effective_memories"], 1) + f" of {found[0].width}",
-                *(_number(value["low_share"], 4), _number(value["knowledge_entropy_nats"], 4)),
-                _signed(mean(row.score_change for row in found), 2),
-            ]
-        )
-    return lines if rows else []
-
-
-def correlation_table(found: Sequence[Correlation]) -> list[list[str]]:
-    """Header and lines for reading; [] where no correlation can be told."""
-    lines = [
-        ["entropy change and score change", "checkpoints", "Spearman", "95 % interval", "Pearson", "95 % interval"]
-    ]
-    for one in found:
-        if one.pearson is not None and one.spearman is not None:
-            name = "all models and mixes" if one.model is None else f"{one.model} / {one.mix}"
-            lines.append(
-                [
-                    *(name, str(one.n)),
-                    *(_signed(one.spearman, 2), _range(one.spearman_low, one.spearman_high)),
-                    *(_signed(one.pearson, 2), _range(one.pearson_low, one.pearson_high)),
-                ]
-            )
-    return lines if len(lines) > 1 else []
-
-
-def _number(value: float | None, digits: int) -> str:
-    """Rounded twice, so that the last bit, which machines may differ in, never decides; no negative zero."""
-    text = "" if value is None else f"{round(value, digits + 6):.{digits}f}"
-    return text.removeprefix("-") if text.startswith("-") and not text.strip("-0.") else text
-
-
-def _signed(value: float | None, digits: int) -> str:
-    text = _number(value, digits)
-    return text if not text or text.startswith("-") else f"+{text}"
-
-
-def _range(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{_signed(low, 2)} to {_signed(high, 2)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import stdev
@@ -10,6 +11,7 @@ from statistics import stdev
 from infosteer_bench.leaderboard.numbers.statistics import Array, Comparison
 
 DEFAULT_FILTER = "robust"
+OTHER_FILTERS = ("strict", "legacy")
 
 Setting = tuple[str, str, int | None]  # engine, dtype, limit
 
@@ -43,6 +45,7 @@ class Row:
     by_seed: dict[int | None, float] = field(default_factory=dict)  # seed -> percent; None: a method without seeds
     delta_vs_sft: float | None = None  # percentage points, over the seeds that both have
     option_rank: float | None = None
+    filters: dict[str, float | None] = field(default_factory=dict)  # accuracy by OTHER_FILTERS, mean over seeds
     unparsed_rate: float | None = None
     truncated_rate: float | None = None
     complete: bool = False
@@ -92,19 +95,34 @@ def filter_of(scores: dict[str, float]) -> str | None:
     return next(iter(scores)) if len(scores) == 1 else None
 
 
+def entrants(rows: Iterable[Row]) -> dict[tuple[str, str, str], dict[str, Row]]:
+    """Lines of a table of one model's rows: (method, arm, mix shown) -> its rows by task.
+
+    The mix is shown only where an arm's mixes answer the same task, so that one line cannot hold both.
+    """
+    every = list(rows)
+    answers = Counter((row.method, row.arm, row.task) for row in every)
+    several = {(method, arm) for (method, arm, _), count in answers.items() if count > 1}
+    lines: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for row in every:
+        shown = row.mix if (row.method, row.arm) in several else ""
+        lines.setdefault((row.method, row.arm, shown), {})[row.task] = row
+    return lines
+
+
 def describe_setting(setting: Setting) -> str:
     """`hf bfloat16, first 20 items`."""
     engine, dtype, limit = setting
     return f"{engine} {dtype}, " + ("all items" if limit is None else f"first {limit} items")
 
 
-def number(value: float | None) -> str:
-    """Percent with two decimals; empty for a missing number; no negative zero.
+def number(value: float | None, digits: int = 2) -> str:
+    """Percent with two decimals, or so many; empty for a missing number; no negative zero.
 
     Rounded twice, so that the last bit, which machines may differ in, never decides how a half is rounded.
     """
-    text = "" if value is None else f"{round(value, 9):.2f}"
-    return "0.00" if text == "-0.00" else text
+    text = "" if value is None else f"{round(value, digits + 7):.{digits}f}"
+    return text if text.strip("-0.") else text.removeprefix("-")
 
 
 def chance(p_value: float | None) -> str:

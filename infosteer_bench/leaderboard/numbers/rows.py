@@ -1,7 +1,7 @@
 """Rows of a board: one per model x method x arm x mix x task, then the means over groups of tasks.
 
 Pure functions from records to rows: no files, no clock, no host. Numbers are percent. The order of rows follows
-the grid (models, methods, mixes) and METHOD.md (tasks, groups), never the order in which cells were run, and
+the grid (models, methods, mixes) and docs/method.md (tasks, groups), never the order in which cells were run, and
 sums use `math.fsum`, so equal answers give equal rows.
 
 A missing number is None, never 0. A row that lacks a seed, a mean that lacks a member, and a row whose cells come
@@ -19,6 +19,7 @@ from infosteer_bench.leaderboard.numbers.clean import CLEAN_MEMBERS, kept_rows, 
 from infosteer_bench.leaderboard.numbers.comparisons import with_statistics
 from infosteer_bench.leaderboard.numbers.row import (
     DEFAULT_FILTER,
+    OTHER_FILTERS,
     Row,
     Setting,
     describe_setting,
@@ -117,6 +118,7 @@ def _task_row(
         n_items=min(counts) if counts else None,
         by_seed={cell.seed: cell.exact_match[name] for cell in ordered} if name else {},
         option_rank=mean(cell.option_rank for cell in ordered),
+        filters={name: mean(cell.exact_match.get(name) for cell in ordered) for name in OTHER_FILTERS},
         unparsed_rate=mean(cell.unparsed.get(name) for cell in ordered) if name else None,
         truncated_rate=mean(cell.truncated for cell in ordered),
         complete=not notes,
@@ -179,6 +181,7 @@ def _mean_row(group: str, members: Sequence[str], by_task: dict[str, Row]) -> Ro
             for seed in sorted(seeds, key=lambda seed: -1 if seed is None else seed)
         },
         option_rank=over(lambda row: row.option_rank),
+        filters={name: over(lambda row, name=name: row.filters.get(name)) for name in OTHER_FILTERS},
         unparsed_rate=over(lambda row: row.unparsed_rate),
         truncated_rate=over(lambda row: row.truncated_rate),
         complete=not notes,

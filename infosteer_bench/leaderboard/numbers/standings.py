@@ -1,7 +1,4 @@
-"""deltas.csv, every difference to sft with what is known about it; ranks.csv, methods against each other.
-
-p_value belongs to the interval; p_holm is made of p_generalized. detectable: what a test alone finds (p_value below
-0.05) four times in five. detectable_holm: what wins four times in five whatever the other tests of the model give.
+"""Methods against each other: average ranks and win rates.
 
 Ranks are over the tasks that every method of a model has answered in full, on upstream's data. They order methods
 whether or not the differences are more than luck; the counts of wins and losses beside them say how many are.
@@ -9,31 +6,14 @@ whether or not the differences are more than luck; the counts of wins and losses
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from infosteer_bench.leaderboard.numbers.row import Row, chance, number
+from infosteer_bench.leaderboard.numbers.row import Row
 from infosteer_bench.leaderboard.numbers.statistics import ranks
 
-DELTA_COLUMNS = (
-    *("model", "family", "method", "arm", "mix", "task", "split", "n_seeds", "n_items", "delta", "ci_low", "ci_high"),
-    *(
-        "p_value",
-        "p_generalized",
-        "p_holm",
-        "verdict",
-        "detectable",
-        "detectable_holm",
-        "seeds_to_halve",
-        "degrees_of_freedom",
-    ),
-    *("complete", "notes"),
-)
-RANK_COLUMNS = ("model", "method", "arm", "n_tasks", "average_rank", "win_rate", "wins", "ties", "losses")
 ALL_MODELS = "all models"
 
 Entrant = tuple[str, str]  # method, arm
@@ -104,61 +84,3 @@ def _standings(model: str, board: Sequence[dict[Entrant, Row]]) -> list[Standing
         )
         for place, (method, arm) in enumerate(entrants)
     ]
-
-
-def ranks_csv(rows: Iterable[Row]) -> str:
-    """ranks.csv: exactly RANK_COLUMNS; the counts are empty for a method that has no verdict."""
-    return _csv(
-        RANK_COLUMNS,
-        (
-            {
-                **{name: getattr(one, name) for name in ("model", "method", "arm", "n_tasks")},
-                "average_rank": number(one.average_rank),
-                "win_rate": number(100 * one.win_rate),
-                **{
-                    column: one.verdicts[verdict] if set(one.verdicts) - {""} else ""
-                    for column, verdict in (("wins", "win"), ("ties", "tie"), ("losses", "loss"))
-                },
-            }
-            for one in standings(rows)
-        ),
-    )
-
-
-def deltas_csv(rows: Iterable[Row]) -> str:
-    """deltas.csv: exactly DELTA_COLUMNS; differences in percentage points, one line per row compared with sft."""
-    return _csv(DELTA_COLUMNS, (_delta(row) for row in rows if row.delta_vs_sft is not None))
-
-
-def _delta(row: Row) -> dict[str, object]:
-    values: dict[str, object] = dict.fromkeys(DELTA_COLUMNS, "")
-    notes = [*row.notes, *(["stand-in data"] if row.stand_ins else [])]
-    values |= {name: getattr(row, name) for name in ("model", "family", "method", "arm", "mix", "task", "split")}
-    values |= {"delta": number(row.delta_vs_sft), "n_items": row.n_items, "notes": "; ".join(notes)}
-    values |= {"p_holm": chance(row.p_holm), "verdict": row.verdict, "complete": "true" if row.complete else "false"}
-    found = row.versus
-    if found is not None:
-        values |= {
-            "n_seeds": found.seeds,
-            "ci_low": number(100 * found.low),
-            "ci_high": number(100 * found.high),
-            "p_value": chance(found.p_value),
-            "p_generalized": chance(found.p_generalized),
-            "detectable": _points(found.detectable),
-            "detectable_holm": _points(found.detectable_among(row.n_tests)) if row.n_tests else "",
-            "seeds_to_halve": found.seeds_to_halve or "",
-            "degrees_of_freedom": f"{found.degrees_of_freedom:.3g}",
-        }
-    return values
-
-
-def _points(share: float | None) -> str:
-    return number(None if share is None else 100 * share)
-
-
-def _csv(columns: Sequence[str], lines: Iterable[dict[str, object]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()

@@ -7,10 +7,10 @@
 Seeds and items are both drawn: another seed would have trained another checkpoint, another sample of questions would
 have asked others, and every item of a seed shares that seed's luck. The two are crossed random effects (a two-way
 layout with one observation a cell; Searle, Casella and McCulloch 1992, "Variance Components", ch. 4), and the variance
-of the mean is theirs together (METHOD.md, last section). An interval over items alone, as evaluation harnesses print
+of the mean is theirs together (docs/method.md, last section). An interval over items alone, as evaluation harnesses print
 it, covers 26 to 80 % of the truth where seeds spread by three points.
 
-Interval and p-value take t with Satterthwaite's degrees of freedom, as METHOD.md has it: right at 5 percent, and too
+Interval and p-value take t with Satterthwaite's degrees of freedom, as docs/method.md has it: right at 5 percent, and too
 light far out, where Holm's correction looks. Three seeds that lie close together by luck give a small variance and many
 degrees of freedom at once: where seeds spread by three points, 6.9 to 7.8 % of simulated families of ten comparisons
 without effect then held a win. So Holm's correction is given `p_generalized`, which keeps the luck of the seeds' own
@@ -56,7 +56,7 @@ class Components:
 
     @property
     def variance(self) -> float:
-        """Of the mean: MS_seed/N + MS_item/N - MS_res/N, at least MS_res/N (METHOD.md, statistics)."""
+        """Of the mean: MS_seed/N + MS_item/N - MS_res/N, at least MS_res/N (docs/method.md, statistics)."""
         residual = _total(self.residual)
         return max(_total(self.seed) + _total(self.item) - residual, residual, self.floor)
 

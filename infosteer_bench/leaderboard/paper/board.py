@@ -21,9 +21,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from infosteer_bench.benchmark import GROUPS
-from infosteer_bench.leaderboard.numbers.columns import to_csv
+from infosteer_bench.leaderboard.numbers.board import Board
+from infosteer_bench.leaderboard.numbers.columns import BOARD
 from infosteer_bench.leaderboard.numbers.row import Row
-from infosteer_bench.leaderboard.paper.faults import fault_lines, find_faults, not_better
+from infosteer_bench.leaderboard.numbers.table import to_csv
+from infosteer_bench.leaderboard.paper.faults import FAULTS, fault_lines
 from infosteer_bench.leaderboard.store.compact import BoardRecords
 from infosteer_bench.leaderboard.store.reported import (
     COMMONSENSE_FILE,
@@ -36,8 +38,8 @@ from infosteer_bench.leaderboard.store.reported import (
 )
 from infosteer_bench.leaderboard.views.facts import HOW_TO_CHECK, HOW_TO_REBUILD
 from infosteer_bench.leaderboard.views.latex import to_latex
-from infosteer_bench.leaderboard.views.markdown import escape, signed, table
 from infosteer_bench.leaderboard.views.page import build_page
+from infosteer_bench.leaderboard.views.text import escape, signed, table
 from infosteer_bench.records import write_atomic
 
 NAME = "paper"
@@ -68,28 +70,18 @@ def rebuild_paper(board_dir: Path) -> None:
         write_atomic(board_dir / name, content)
 
 
-def check_paper(board_dir: Path) -> list[str]:
-    """Names of the board's files that are not byte for byte what the package's numbers give."""
-    return sorted(
-        name
-        for name, content in paper_files().items()
-        if not (board_dir / name).is_file() or (board_dir / name).read_bytes() != content.encode()
-    )
-
-
 def paper_files() -> dict[str, str]:
     """Every file of the board, by name."""
-    rows = paper_rows()
-    board = BoardRecords(name=NAME, grid=None, cells=(), checkpoints=())
+    board = Board(BoardRecords(name=NAME, grid=None, cells=(), checkpoints=()), paper_rows())
     copies = {
         f"records/{name}": (REPORTED_DIR / name).read_text(encoding="utf-8") for name in (COMMONSENSE_FILE, OTHER_FILE)
     }
     return {
-        "leaderboard.csv": to_csv(rows),
+        "leaderboard.csv": to_csv(BOARD, board.rows),
         "leaderboard.md": _markdown(),
-        "leaderboard.tex": to_latex(board, rows),
+        "leaderboard.tex": to_latex(board),
         "provenance.json": _provenance(copies),
-        **build_page(board, rows, None),
+        **build_page(board),
         **copies,
     }
 
@@ -130,7 +122,7 @@ def _markdown() -> str:
         "",
         "## Known faults",
         "",
-        *fault_lines(find_faults()),
+        *fault_lines(),
         "",
         "## Tables 1, 6 and 7: accuracy on the commonsense tasks, percent",
         "",
@@ -141,16 +133,15 @@ def _markdown() -> str:
     numbers = commonsense_numbers()
     tasks = list(dict.fromkeys(one.task for one in numbers))
     by_cell = {(one.model, one.method, one.task): one for one in numbers}
-    weak = {(one.model, one.method, one.task) for one, _ in not_better(numbers)}
     for model in dict.fromkeys(one.model for one in numbers):
         body: list[list[str]] = []
         for method in dict.fromkeys(one.method for one in numbers if one.model == model):
             values = [by_cell[model, method, task].accuracy for task in tasks]
             plain = [by_cell[model, "sft", task].accuracy for task in tasks]
-            marks = [" !" if (model, method, task) in weak else "" for task in tasks]
             cells = [
-                f"{value:.1f}" + ("" if method == "sft" else f" ({_points(value - other)}{mark})")
-                for value, other, mark in zip(values, plain, marks, strict=True)
+                f"{value:.1f}"
+                + ("" if method == "sft" else f" ({signed(value - other, 1)}{_mark(method, value, other)})")
+                for value, other in zip(values, plain, strict=True)
             ]
             average, plain_average = (math.fsum(some) / len(some) for some in (values, plain))
             cells.append(f"{average:.2f}" + ("" if method == "sft" else f" ({signed(average - plain_average)})"))
@@ -170,9 +161,9 @@ def _markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _points(value: float) -> str:
-    text = f"{round(value, 9):+.1f}"
-    return "+0.0" if text == "-0.0" else text
+def _mark(method: str, value: float, plain: float) -> str:
+    """At a steered cell that does not beat plain fine-tuning."""
+    return " !" if method.startswith("infosteer-") and value <= plain else ""
 
 
 def _unnamed_table(number_of_table: int, title: str) -> list[str]:
@@ -193,7 +184,7 @@ def _provenance(copies: dict[str, str]) -> str:
         "source": SOURCE,
         "how_to_rebuild": HOW_TO_REBUILD.format(folder="THIS_FOLDER"),
         "how_to_check": HOW_TO_CHECK.format(folder="THIS_FOLDER"),
-        "faults": [asdict(fault) for fault in find_faults()],
+        "faults": [asdict(fault) for fault in FAULTS],
         "records_sha256": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in copies.items()},
     }
     return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

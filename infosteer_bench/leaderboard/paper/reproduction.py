@@ -15,11 +15,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.row import Row, number
-from infosteer_bench.leaderboard.paper.faults import fault_lines, find_faults
-from infosteer_bench.leaderboard.store.compact import BoardRecords
+from infosteer_bench.leaderboard.paper.faults import fault_lines
 from infosteer_bench.leaderboard.views.facts import settings_of
-from infosteer_bench.leaderboard.views.markdown import escape, signed, table
+from infosteer_bench.leaderboard.views.text import escape, signed, table
 
 FILE = "reproduction.md"
 MEAN = "mean"
@@ -55,9 +55,9 @@ class Entry:
     gain: tuple[Pair, ...]
 
 
-def to_reproduction(board: BoardRecords, rows: Sequence[Row]) -> str | None:
+def to_reproduction(board: Board) -> str | None:
     """The page, or None for a board without a row that the paper reports and that was answered."""
-    entries = find_entries(rows)
+    entries = find_entries(board.rows)
     if not entries:
         return None
     pairs = [pair for entry in entries for pair in entry.accuracy if pair.task != MEAN]
@@ -67,7 +67,7 @@ def to_reproduction(board: BoardRecords, rows: Sequence[Row]) -> str | None:
         "",
         f"- Accuracies: {_count(pairs)}",
         f"- Gains over sft: {_count(gains)}",
-        f"- Ours: {'; '.join(map(escape, settings_of(board)))}; {_seeds(rows)}",
+        f"- Ours: {'; '.join(map(escape, settings_of(board.records)))}; {_seeds(board.rows)}",
         "- The paper names no model for Tables 2, 3, 4 and 8 (mathematics among them): they match no row.",
         "",
         "A reported number inside our interval is no proof of equality: a wide interval holds much. One outside may "
@@ -82,7 +82,7 @@ def to_reproduction(board: BoardRecords, rows: Sequence[Row]) -> str | None:
         lines += [f"## {escape(model)}", ""]
         lines += _pairs_table("Accuracy, percent", own, lambda entry: entry.accuracy, number)
         lines += _pairs_table("Gain over sft, points", own, lambda entry: entry.gain, signed)
-    lines += ["## Known faults of the paper's numbers", "", *fault_lines(find_faults())]
+    lines += ["## Known faults of the paper's numbers", "", *fault_lines()]
     return "\n".join(lines) + "\n"
 
 

@@ -48,7 +48,6 @@ ROWS_PER_GROUP = 50_000  # small row groups compress badly; one cell of a limite
 ZSTD_LEVEL = 9  # of 990,000 items: 38 MB in 4 s; 19 gives 29 MB in 100 s
 FIX = "run the command of that run again; the file is written anew"
 AUDIT_FIX = "restore the file, or write it again: data audit --board FOLDER --data-root DIR"
-TOLERANCE = 0.005  # percent; scores are printed with two decimals
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~-])(?:~|[A-Za-z]:)?/(?:[^\s/'\":,;=]+/)+")
 HOST_KEYS = frozenset({"host", "hostname", "node", "user", "username", "cwd", "pid"})
 
@@ -260,38 +259,3 @@ def items_bytes(run_dir: Path, cells: Iterable[CellRecord]) -> bytes:
         if waiting:
             writer.write_table(pa.concat_tables(waiting))
     return buffer.getvalue()
-
-
-def items_disagree(board_dir: Path, cells: Iterable[CellRecord]) -> list[str]:
-    """Keys of cells whose recorded scores do not follow from the items kept beside them."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    right: dict[str, dict[str, float]] = {}
-    count: dict[str, int] = {}
-    try:
-        file = pq.ParquetFile(board_dir / ITEMS_FILE)
-        if not {"cell", *ITEM_COLUMNS} <= set(file.schema_arrow.names):
-            return [cell.key for cell in cells]
-        table = file.read(columns=["cell", "correct"])
-        groups = table.group_by(["cell", "correct"]).aggregate([([], "count_all")]).to_pylist()
-    except (OSError, pa.ArrowException, KeyError):
-        return [cell.key for cell in cells]
-    for group in groups:
-        key, n = group["cell"], group["count_all"]
-        count[key] = count.get(key, 0) + n
-        for name, value in json.loads(group["correct"]).items():
-            scores = right.setdefault(key, {})
-            scores[name] = scores.get(name, 0.0) + n * value
-    wrong: list[str] = []
-    for cell in cells:
-        if cell.samples_sha256 is None:
-            continue
-        n = count.get(cell.key, 0)
-        scores = {name: 100 * value / n for name, value in right.get(cell.key, {}).items()}
-        agree = scores.keys() == cell.exact_match.keys() and all(
-            abs(scores[name] - value) <= TOLERANCE for name, value in cell.exact_match.items()
-        )
-        if n != cell.n_items or not agree:
-            wrong.append(cell.key)
-    return wrong

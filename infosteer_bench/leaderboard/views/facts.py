@@ -1,20 +1,196 @@
-"""What a board says about its own making: the facts of leaderboard.md's header and of provenance.json."""
+"""What a reader must know of a board beside its numbers, composed once; every view renders the same facts.
+
+    for fact in facts_of(board):          # banners, then warnings, then what was run
+        lines.append(markdown(fact.parts))
+
+`marks_of` says what the marks at numbers mean. A fact is data: pieces of text, some of them strong or code (text.py).
+"""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.row import describe_setting
 from infosteer_bench.leaderboard.store.compact import BoardRecords
-from infosteer_bench.records import canonical_json
+from infosteer_bench.leaderboard.views.text import Code, Parts, Strong
 
-MANY = 12  # more distinct values than this are told by their number, first and last (times of day, for example)
 INSTRUCT = re.compile(r"(^|[^a-z])(instruct|chat|it|sft|dpo)([^a-z]|$)", re.IGNORECASE)
 HOW_TO_REBUILD = "python -m infosteer_bench leaderboard --output {folder}"
 HOW_TO_CHECK = "python -m infosteer_bench leaderboard --output {folder} --check"
+AMOUNTS = {"steps": "optimizer steps", "rows": "training rows"}
+RECIPE = ("epochs", "max_steps", "max_examples", "learning_rate", "warmup_steps", "batch_size", "gradient_accumulation")
+RECIPE += ("max_length", "precision", "export_dtype")
+SHOWN = 6  # of a long list of names; provenance.json has all
+MINIWORLD: Parts = (
+    Strong("The embedded mini-world:"),
+    " invented creatures, small numbers, models of one and a half million parameters. A test bed of the question "
+    "whether fine-tuning uses what pretraining stored; no evidence about InfoSteer on real models.",
+)
+UNMEASURED: Parts = (
+    Strong("Nothing on this page was measured here:"),
+    " the numbers are the paper's, as it reports them, without items, intervals or tests. leaderboard.md lists its "
+    "known faults.",
+)
+ONE_SEED: Parts = (
+    Strong("One seed:"),
+    " intervals are over items only and say nothing about another seed, so nothing is called a win or a loss.",
+)
+STAR = (
+    "partial, or on stand-in data (tested, not ranked). Partial: a seed, a task or items are missing, or settings are "
+    "mixed; not ranked either"
+)
+NO_VERDICT = "No difference is called a win or a loss here: that takes two seeds or more, and every item's answer."
+CORRECTED = (
+    "more than the luck of seeds and items at 5 %, after Holm's correction over all tasks and methods of a model (over "
+    "its means apart); everything else that was tested is a tie"
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """banner: what the whole board is; warning: what is wrong with a part of it; run: what was run, under a label."""
+
+    kind: Literal["banner", "warning", "run"]
+    parts: Parts
+    label: str = ""
+
+
+def facts_of(board: Board) -> list[Fact]:
+    """All facts, most important first."""
+    return [
+        *(Fact("banner", parts) for parts in _banners(board)),
+        *(Fact("warning", parts) for parts in _warnings(board)),
+        *(Fact("run", parts, label) for label, parts in _run(board) if any(parts)),
+    ]
+
+
+def marks_of(board: Board) -> list[Parts]:
+    """What the marks at numbers mean, and an empty field."""
+    tested = any(row.verdict for row in board.rows)
+    marks: list[Parts] = [
+        (
+            "Accuracy in percent, answers taken with the filter ",
+            Code("robust"),
+            ". What was not measured is empty, never zero.",
+        ),
+        (
+            "Differences (in tables of text: in brackets) are to plain fine-tuning (",
+            Code("sft"),
+            "), in percentage points, over the same items and the seeds that "
+            "both have; their 95 % intervals are over seeds and items.",
+        ),
+        (Code("±"), ": standard deviation over seeds, where there are two or more."),
+        (Code("*"), f": {STAR}."),
+        (Strong("▲ win, ▼ loss"), f": {CORRECTED}.") if tested else (NO_VERDICT,),
+    ]
+    if tested:
+        marks.append(
+            (
+                Strong("Detectable"),
+                ": the true difference that a single test (p below 0.05, before Holm's correction) finds four times in "
+                "five. Smaller ones are missed more often.",
+            )
+        )
+    if any(row.task in ("mean:math_dedup", "mean:clean") for row in board.rows):
+        marks.append(
+            (
+                *(Code("math_dedup"), ": the math tests, of repeated questions only the first; ", Code("clean")),
+                ": all tests without those and without questions that stand in the row's own mix in the same words "
+                "(base: in any mix). Intervals of means over the math tests count a repeated question as two; those "
+                "of ",
+                *(Code("math_dedup"), " and ", Code("clean"), " do not."),
+            )
+        )
+    return marks
+
+
+def _banners(board: Board) -> Iterator[Parts]:
+    if not any(row.by_seed for row in board.rows):
+        yield UNMEASURED
+    if board.grid.get("miniworld"):
+        yield MINIWORLD
+    limits = sorted({cell.limit for cell in board.records.cells if cell.limit is not None})
+    if limits:
+        yield (
+            Strong("A small demonstration, not a measurement:"),
+            f" only the first {'/'.join(map(str, limits))} items of each task were answered. Differences of several "
+            "points between rows are noise.",
+        )
+
+
+def _warnings(board: Board) -> Iterator[Parts]:
+    records = board.records
+    if any(row.versus is not None and row.versus.seeds < 2 and None not in row.by_seed for row in board.rows):
+        yield ONE_SEED
+    instruct = instruct_models(records)
+    if instruct:
+        yield (
+            Strong("Instruction-tuned, not a base model:"),
+            f" {', '.join(instruct)}. The paper fine-tunes base models, so these numbers compare with none of its "
+            "tables.",
+        )
+    stand_ins = stand_ins_of(records)
+    if stand_ins:
+        yield Strong("Stand-in data"), f", which differ from the pinned upstream files: {some(stand_ins)}."
+    for mix, missing in missing_sources(records).items():
+        yield (
+            Strong(f"Mix {mix} lacks a source:"),
+            f" {', '.join(missing)} (no training file); tasks of such a source count as out of distribution.",
+        )
+    for text in dict.fromkeys(text for entry in training_rows(records) for text in entry["warnings"]):
+        yield Strong("In training:"), f" {text}."
+    left_out = records.left_out
+    for name, what in (("failed", "Failed cells"), ("unreadable", "Unreadable records")):
+        if left_out.get(name):
+            yield Strong(f"{what}, counted as missing:"), f" {some(left_out[name])}."
+    if left_out.get("stale"):
+        yield (f"{left_out['stale']} stale records (of other settings than the present plan's) are not shown.",)
+
+
+def _run(board: Board) -> Iterator[tuple[str, Parts]]:
+    records, grid = board.records, board.grid
+    yield "Models", (", ".join(board.models),)
+    if records.cells:
+        tasks = [row for row in board.rows if not row.task.startswith("mean:")]
+        waiting = sum(not row.by_seed for row in tasks)
+        answered = (
+            f"{len(tasks) - waiting} rows of model x method x task ({len(records.cells):,} cells, "
+            f"{sum(cell.n_items for cell in records.cells):,} answers)"
+        )
+        seeds = sorted({cell.seed for cell in records.cells if cell.seed is not None})
+        yield "Answered", (answered + (f"; {waiting} rows still without an answer" if waiting else ""),)
+        yield "Training seeds", (", ".join(map(str, seeds)) or "none (nothing was trained)",)
+        yield "Answered with", (f"{'; '.join(settings_of(records))}; greedy decoding",)
+    for text in _trained(records):
+        yield "Trained", (text,)
+    train = grid.get("train") or {}
+    yield "Recipe", (", ".join(f"{name} {train[name]}" for name in RECIPE if train.get(name) is not None),)
+    devices = {str(one.provenance["device"]) for one in records.checkpoints if one.provenance.get("device")}
+    yield "Machine", ("; ".join(sorted(devices)),)
+    yield "Command", (Code(grid.get("command") or ""),)
+
+
+def _trained(records: BoardRecords) -> list[str]:
+    """One line per mix, steps and rows, so that equal training reads as one line."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for entry in training_rows(records):
+        amounts = [f"{'/'.join(map(str, entry[name]))} {unit}" for name, unit in AMOUNTS.items() if entry[name]]
+        name = entry["method"] + (f" ({entry['arm']})" if entry["arm"] else "")
+        groups.setdefault((entry["mix"], ", ".join(amounts)), []).append(name)
+    return [
+        f"{', '.join(dict.fromkeys(names))} on {mix}" + (f": {amounts}" if amounts else "")
+        for (mix, amounts), names in sorted(groups.items())
+    ]
+
+
+def some(names: Iterable[str]) -> str:
+    """The first of many names, and how many more there are."""
+    every = list(names)
+    return "; ".join(every[:SHOWN]) + (f"; and {len(every) - SHOWN} more" if len(every) > SHOWN else "")
 
 
 def settings_of(board: BoardRecords) -> list[str]:
@@ -62,47 +238,3 @@ def training_rows(board: BoardRecords) -> list[dict[str, Any]]:
         }
         for key, entries in sorted(groups.items())
     ]
-
-
-def to_provenance(board: BoardRecords, *, records_sha256: dict[str, str]) -> str:
-    """provenance.json: derived from the records alone, so that it can be checked like the tables."""
-    merged: dict[str, list[Any]] = {}
-    for record in (*board.checkpoints, *board.cells):
-        for key, value in record.provenance.items():
-            known = merged.setdefault(key, [])
-            if value not in known:
-                known.append(value)
-    content = {
-        "board": board.name,
-        "how_to_rebuild": HOW_TO_REBUILD.format(folder="THIS_FOLDER"),
-        "how_to_check": HOW_TO_CHECK.format(folder="THIS_FOLDER"),
-        "grid": board.grid,
-        "left_out": board.left_out,
-        "cells": len(board.cells),
-        "checkpoints": len(board.checkpoints),
-        "items": sum(cell.n_items for cell in board.cells),
-        "settings": settings_of(board),
-        "stand_ins": stand_ins_of(board),
-        "instruct_models": instruct_models(board),
-        "weights": [
-            {
-                **{name: getattr(record, name) for name in ("key", "model", "method", "arm", "mix", "seed")},
-                "weight_digest": record.weight_digest,
-            }
-            for record in board.checkpoints
-        ],
-        "data": _distinct([record.data for record in board.checkpoints if record.data]),
-        "training": training_rows(board),
-        "recorded": {key: _distinct(values) for key, values in sorted(merged.items())},
-        "records_sha256": records_sha256,
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-
-
-def _distinct(values: Iterable[Any]) -> Any:
-    """The value if there is one, else the sorted distinct values, or their number where there are very many."""
-    found = sorted({canonical_json(value) for value in values})
-    if len(found) > MANY:
-        return {"distinct": len(found), "first": json.loads(found[0]), "last": json.loads(found[-1])}
-    parsed = [json.loads(text) for text in found]
-    return parsed[0] if len(parsed) == 1 else parsed

@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from statistics import stdev
 
 from infosteer_bench.benchmark import COMMONSENSE, MATH, TASKS
-from infosteer_bench.leaderboard.numbers.row import Row
-from infosteer_bench.leaderboard.store.compact import BoardRecords
+from infosteer_bench.leaderboard.numbers.board import Board
+from infosteer_bench.leaderboard.numbers.row import Row, number
+from infosteer_bench.leaderboard.views.facts import NO_VERDICT, STAR, facts_of
+from infosteer_bench.leaderboard.views.text import printable
 
 MATH_COLUMNS = (*MATH, "mean:ood", "mean:ood5")
 AVERAGE = "average"
@@ -59,9 +61,9 @@ def _code_point(letter: str) -> str:
     return f"{{[}}U+{ord(letter):04X}{{]}}"
 
 
-def to_latex(board: BoardRecords, rows: Sequence[Row]) -> str:
+def to_latex(board: Board) -> str:
     """The whole file. Depends on the records only."""
-    tasks = dict.fromkeys(row.task for row in rows)
+    tasks = dict.fromkeys(row.task for row in board.rows)
     other = [task for task in tasks if not task.startswith("mean:") and task not in TASKS]
     tables = [
         ("commonsense", "reading, knowledge, commonsense and linguistic tasks", [t for t in COMMONSENSE if t in tasks]),
@@ -74,9 +76,10 @@ def to_latex(board: BoardRecords, rows: Sequence[Row]) -> str:
     lines = [
         "% Written by infosteer_bench from the records of this board; do not edit.",
         r"% In the preamble: \usepackage[T1]{fontenc} \usepackage{booktabs,array,textcomp}",
+        *(f"% {printable(''.join(fact.parts))}" for fact in facts_of(board) if fact.kind != "run"),
     ]
     for name, what, columns in tables:
-        entrants = _entrants([row for row in rows if row.task in columns])
+        entrants = _entrants([row for row in board.rows if row.task in columns])
         for place, part in enumerate(_pages(entrants)):
             label = f"{_slug(board.name)}-{name}" + (f"-{place + 1}" if place else "")
             averaged = name == "commonsense" and len(columns) > 1
@@ -185,7 +188,7 @@ def _average(cells: Sequence[Row | None]) -> str:
 
 def _short(value: float) -> str:
     """One decimal, as the paper prints; leaderboard.csv has two."""
-    return f"{round(value, 9):.1f}"
+    return number(value, 1)
 
 
 def _reported(cells: Sequence[Row | None], *, averaged: bool) -> list[str]:
@@ -197,12 +200,13 @@ def _reported(cells: Sequence[Row | None], *, averaged: bool) -> list[str]:
     return ["" if value is None else rf"\textit{{{_short(value)}}}" for value in values]
 
 
-def _caption(board: BoardRecords, entrants: dict[Entrant, dict[str, Row]], *, what: str, averaged: bool) -> str:
+def _caption(board: Board, entrants: dict[Entrant, dict[str, Row]], *, what: str, averaged: bool) -> str:
     shown = [row for by_task in entrants.values() for row in by_task.values()]
     seeds = sorted({len(row.by_seed) for row in shown if row.mix and row.by_seed})
     items = sorted({row.n_items for row in shown if row.n_items and not row.task.startswith("mean:")})
     verdicts = any(row.verdict for row in shown)
     parts = [f"{escape(board.name)}: accuracy in percent, {what}."]
+    parts += [escape("".join(fact.parts)) for fact in facts_of(board) if fact.kind == "banner" and board.records.cells]
     if items:
         parts.append(
             f"{_span(items)} items per task"
@@ -217,9 +221,9 @@ def _caption(board: BoardRecords, entrants: dict[Entrant, dict[str, Row]], *, wh
             "methods of a model; all others are ties" + ("; the average is not tested." if averaged else ".")
         )
     elif items:
-        parts.append("No difference is called a win or a loss: that takes two seeds or more and every item's answer.")
+        parts.append(NO_VERDICT)
     if any(row.accuracy is not None and (not row.complete or row.stand_ins) for row in shown):
-        parts.append("*: partial, of mixed settings, or on stand-in data; not ranked.")
+        parts.append(f"*: {STAR}.")
     if any(row.reported is not None for row in shown):
         parts.append(r"\textit{Italics}: as the paper reports it, not measured here.")
     return " ".join(parts)

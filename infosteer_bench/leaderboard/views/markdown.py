@@ -6,187 +6,62 @@ marked, and the table of differences says what could have been found at all.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from infosteer_bench.benchmark import COMMONSENSE, GROUPS, MATH
-from infosteer_bench.leaderboard.numbers.mechanism import (
-    CORRELATION_NOTE,
-    NOTE,
-    correlation_table,
-    correlations,
-    mechanism_rows,
-    statistics_table,
-)
-from infosteer_bench.leaderboard.numbers.row import Row, chance, mean, number
+from infosteer_bench.leaderboard.numbers.board import Board
+from infosteer_bench.leaderboard.numbers.row import Row, chance, entrants, mean, number
 from infosteer_bench.leaderboard.numbers.rows import MEANS
-from infosteer_bench.leaderboard.store.compact import BoardRecords
 from infosteer_bench.leaderboard.views.facts import (
     HOW_TO_CHECK,
     HOW_TO_REBUILD,
+    facts_of,
     instruct_models,
-    missing_sources,
-    settings_of,
-    stand_ins_of,
-    training_rows,
+    marks_of,
+    some,
 )
+from infosteer_bench.leaderboard.views.mechanism import mechanism_lines
+from infosteer_bench.leaderboard.views.text import escape, markdown, signed, table
 
-AMOUNTS = {"steps": "optimizer steps", "rows": "training rows"}
-RECIPE = ("epochs", "max_steps", "max_examples", "learning_rate", "warmup_steps", "batch_size", "gradient_accumulation")
-RECIPE += ("max_length", "precision", "export_dtype")
-MINIWORLD_NOTE = (
-    "**The embedded mini-world:** invented creatures, small numbers, models of one and a half million parameters. A "
-    "test bed of the question whether fine-tuning uses what pretraining stored; no evidence about InfoSteer on real "
-    "models."
-)
-CLEAN_NOTE = (
-    "`math_dedup`: the math tests, of repeated questions only the first; `clean`: all tests without those and without "
-    "questions that stand in the row's own mix in the same words (base: in any mix). Intervals of means over the math "
-    "tests count a repeated question as two; those of `math_dedup` and `clean` do not."
-)
 COMPARED = ("mean:id", "mean:ood", "mean:all")
-ARROWS = {"win": " ↑", "loss": " ↓"}
-UNSAFE = re.compile(r"[\\`*_~\[\]|<>&]|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE)  # of "://" and "www.", what links
-ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+ARROWS = {"win": " ▲", "loss": " ▼"}
 
 
-def printable(text: str) -> str:
-    """Without control characters, which no SVG may hold, and without those that turn the direction of what follows."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def escape(text: str) -> str:
-    """Text that stays itself inside a Markdown table: no markup, no link, no HTML, no column break, one line."""
-    one_line = " ".join(printable(text).split())
-    return UNSAFE.sub(lambda match: ENTITIES.get(match[0], "\\" + match[0]), one_line)
-
-
-def code(text: str) -> str:
-    """Text as a code span that holds whatever the text holds."""
-    one_line = " ".join(text.split())
-    fence = "`" * (max((len(run) for run in re.findall("`+", one_line)), default=0) + 1)
-    pad = " " if "`" in one_line else ""
-    return f"{fence}{pad}{one_line}{pad}{fence}"
-
-
-def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table; the first column is text, the others numbers."""
-    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
-    return [*lines, *("| " + " | ".join(cells) + " |" for cells in body)]
-
-
-def to_markdown(board: BoardRecords, rows: Sequence[Row]) -> str:
+def to_markdown(board: Board) -> str:
     """The whole page. Depends on the records only: no clock, no host, no path."""
-    lines = [f"# {escape(board.name)}", "", *_header(board, rows), ""]
-    for model in dict.fromkeys(row.model for row in rows):
-        lines += _model(board, [row for row in rows if row.model == model])
-    lines += _mechanism(board)
-    lines += _footnotes(board, rows)
+    lines = [f"# {escape(board.name)}", "", *_header(board), ""]
+    for model in board.models:
+        lines += _model(board, [row for row in board.rows if row.model == model])
+    lines += mechanism_lines(board)
+    lines += _footnotes(board)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _header(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
-    grid = board.grid or {}
-    limits = {cell.limit for cell in board.cells}
-    seeds = sorted({cell.seed for cell in board.cells if cell.seed is not None})
-    n_items = sum(cell.n_items for cell in board.cells)
-    done = sum(bool(row.by_seed) for row in rows if not row.members and not row.task.startswith("mean:"))
-    waiting = sum(not row.by_seed for row in rows if not row.task.startswith("mean:"))
-    title = " - ".join(escape(str(grid[name])) for name in ("name", "description") if grid.get(name))
+def _header(board: Board) -> list[str]:
+    facts = facts_of(board)
+    title = " - ".join(escape(str(board.grid[name])) for name in ("name", "description") if board.grid.get(name))
     lines = [f"Grid {title}", ""] if title else []
-    if grid.get("miniworld"):
-        lines += [MINIWORLD_NOTE, ""]
-    if limits != {None}:
-        lines += [
-            "**A small demonstration, not a measurement:** only the first "
-            f"{'/'.join(str(limit) for limit in sorted(limit for limit in limits if limit))} items of each task "
-            "were answered. Differences of several points between rows are noise.",
-            "",
-        ]
-    lines += [
-        f"- Models: {', '.join(escape(model) for model in dict.fromkeys(row.model for row in rows))}",
-        f"- Answered: {done} rows of model x method x task ({len(board.cells)} cells, {n_items} answers)"
-        + (f"; {waiting} rows still without an answer" if waiting else ""),
-        f"- Training seeds: {', '.join(map(str, seeds)) or 'none (nothing was trained)'}",
-        f"- Answered with: {'; '.join(map(escape, settings_of(board)))}; greedy decoding",
-    ]
-    if grid.get("command"):
-        lines.append(f"- Command: {code(str(grid['command']))}")
-    instruct = instruct_models(board)
-    if instruct:
-        lines.append(
-            f"- **Instruction-tuned, not a base model:** {', '.join(map(escape, instruct))}. "
-            "The paper fine-tunes base models, so these numbers compare with none of its tables."
-        )
-    stand_ins = stand_ins_of(board)
-    if stand_ins:
-        lines.append(
-            f"- **Stand-in data** (differs from the pinned upstream file): {', '.join(map(escape, stand_ins))}"
-        )
-    lines += [
-        f"- **Mix {escape(mix)} lacks a source:** {', '.join(map(escape, missing))} (no training file); tasks of such "
-        "a source count as out of distribution"
-        for mix, missing in missing_sources(board).items()
-    ]
-    lines += [f"- Trained: {entry}" for entry in _trained(board)]
-    if grid.get("train"):
-        lines.append(f"- Recipe: {_recipe(grid['train'])}")
-    warnings = dict.fromkeys(text for entry in training_rows(board) for text in entry["warnings"])
-    lines += [f"- Warning: {escape(text)}" for text in warnings]
-    lines += [
-        "",
-        "Accuracy in percent, answers taken with the `robust` filter. In brackets: difference to `sft` in percentage "
-        "points, over the seeds that both have. `±`: standard deviation over seeds, where there are two or more. `*`: "
-        "partial, or on stand-in data (tested, not ranked): see the remarks, and the stand-in data above. An empty "
-        "cell was not measured. " + _tested(rows),
-    ]
-    if any(row.task in ("mean:math_dedup", "mean:clean") for row in rows):
-        lines += ["", CLEAN_NOTE]
-    return lines
-
-
-def _tested(rows: Sequence[Row]) -> str:
-    """What the arrows mean, or why there are none."""
-    if not any(row.verdict for row in rows):
-        return "No difference is called a win or a loss here: that takes two seeds or more, and every item's answer."
-    return (
-        "**↑ win, ↓ loss**: more than the luck of seeds and items at 5 percent, after Holm's correction over all tasks "
-        "and methods of the model (over its means apart); everything else is a tie. `deltas.csv` has every interval "
-        "and p-value, `ranks.csv` average ranks. *Detectable*: the true difference that one test alone, before that "
-        "correction, finds four times in five."
-    )
-
-
-def _trained(board: BoardRecords) -> list[str]:
-    """One line per mix, steps and rows, so that equal training reads as one line."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for entry in training_rows(board):
-        amounts = [f"{'/'.join(map(str, entry[name]))} {unit}" for name, unit in AMOUNTS.items() if entry[name]]
-        groups.setdefault((entry["mix"], ", ".join(amounts)), []).append(_label(entry["method"], entry["arm"]))
-    return [
-        f"{', '.join(dict.fromkeys(labels))} on {escape(mix)}" + (f": {amounts}" if amounts else "")
-        for (mix, amounts), labels in sorted(groups.items())
-    ]
-
-
-def _recipe(train: dict[str, Any]) -> str:
-    """The settings that say how much was trained; all of them stand in provenance.json."""
-    return ", ".join(f"{name} {train[name]}" for name in RECIPE if train.get(name) is not None)
+    for fact in facts:
+        if fact.kind == "banner":
+            lines += [markdown(fact.parts), ""]
+    for fact in facts:
+        if fact.kind != "banner":
+            lines.append("- " + (f"{fact.label}: " if fact.label else "") + markdown(fact.parts))
+    return [*lines, "", " ".join(map(markdown, marks_of(board)))]
 
 
 def _label(method: str, arm: str) -> str:
     return escape(method) + (f" ({escape(arm)})" if arm else "")
 
 
-def _model(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
+def _model(board: Board, rows: Sequence[Row]) -> list[str]:
     """The tables of one model: means, tasks, and how the answers were formed."""
     present = {row.task for row in rows}
     own = [task for task in dict.fromkeys(row.task for row in rows) if not task.startswith("mean:")]
     other = [task for task in own if task not in GROUPS["all"]]
     lines = [f"## {escape(rows[0].model)}", ""]
-    if rows[0].model in instruct_models(board):
+    if rows[0].model in instruct_models(board.records):
         lines += ["Instruction-tuned model.", ""]
     for title, tasks in (
         ("Means", MEANS),
@@ -201,22 +76,9 @@ def _model(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
     return [*lines, *_differences(rows), *_answers(rows), ""]
 
 
-def _entrants(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, Row]]:
-    """Lines of a table: (method, arm, mix shown) -> its rows by task.
-
-    The mix is shown only where an arm's mixes answer the same task, so that one line cannot hold both.
-    """
-    lines: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for row in rows:
-        tasks = [other.task for other in rows if (other.method, other.arm) == (row.method, row.arm)]
-        shown = row.mix if len(set(tasks)) < len(tasks) else ""
-        lines.setdefault((row.method, row.arm, shown), {})[row.task] = row
-    return lines
-
-
 def _body(rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
     body: list[list[str]] = []
-    for (method, arm, mix), by_task in _entrants(rows).items():
+    for (method, arm, mix), by_task in entrants(rows).items():
         cells = [_cell(by_task.get(task)) for task in columns]
         if any(cells):
             body.append([_label(method, arm) + (f" on {escape(mix)}" if mix else ""), *cells])
@@ -234,16 +96,10 @@ def _cell(row: Row | None) -> str:
     return text + " \\*" if not row.complete or row.stand_ins else text
 
 
-def signed(value: float | None) -> str:
-    """Points with their sign."""
-    text = number(value)
-    return text if text.startswith("-") or not text else "+" + text
-
-
 def _differences(rows: Sequence[Row]) -> list[str]:
     """Each method against sft: means with intervals, what could have been found, and the count of verdicts."""
     body: list[list[str]] = []
-    for (method, arm, mix), by_task in _entrants(rows).items():
+    for (method, arm, mix), by_task in entrants(rows).items():
         counts = Counter(row.verdict for row in by_task.values() if row.verdict and not row.members)
         found = [row for task in COMPARED if (row := by_task.get(task)) and row.versus and None not in row.by_seed]
         for place, row in enumerate(found):
@@ -276,7 +132,7 @@ def _seeds(row: Row) -> str:
 def _answers(rows: Sequence[Row]) -> list[str]:
     """How answers were formed: the share no filter could read, and what ranking the options' likelihood gives."""
     body: list[list[str]] = []
-    for (method, arm, mix), by_task in _entrants(rows).items():
+    for (method, arm, mix), by_task in entrants(rows).items():
         listed = [row for task, row in by_task.items() if not task.startswith("mean:") and row.by_seed]
         ranked = [row for row in listed if row.option_rank is not None]
         if listed:
@@ -295,42 +151,23 @@ def _answers(rows: Sequence[Row]) -> list[str]:
     return table([*header, "tasks with options", "generated", "ranked by likelihood"], body) if body else []
 
 
-def _mechanism(board: BoardRecords) -> list[str]:
-    """What training did to the key coefficients, beside the scores; nothing where no record has it."""
-    rows = mechanism_rows(board)
-    lines = ["## Mechanism beside score", "", NOTE, ""] if rows else []
-    for note, (header, *body) in (
-        ([], statistics_table(rows) or [[]]),
-        ([CORRELATION_NOTE, ""], correlation_table(correlations(rows)) or [[]]),
-    ):
-        if header:
-            lines += [*table(header, [[escape(cell) for cell in cells] for cells in body]), "", *note]
-    return lines
-
-
-def _footnotes(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
+def _footnotes(board: Board) -> list[str]:
     """Remarks: one line per reason, with the rows it holds for."""
     reasons: dict[str, list[str]] = {}
-    for row in rows:
+    for row in board.rows:
         for note in row.notes:
             parts = (row.model, row.method + (f" ({row.arm})" if row.arm else ""), row.mix, row.task)
             place = " / ".join(part for part in parts if part)
             reasons.setdefault(note, []).append(place)
-    lines = [f"- {escape(note)}: {_some(places)}" for note, places in reasons.items()]
-    lines += _overlaps(rows)
-    left_out = board.left_out
-    if left_out.get("failed"):
-        lines.append(f"- Failed cells, counted as missing: {_some(left_out['failed'])}")
-    if left_out.get("unreadable"):
-        lines.append(f"- Unreadable records, counted as missing: {_some(left_out['unreadable'])}")
-    if left_out.get("stale"):
-        lines.append(f"- {left_out['stale']} stale records (of other settings than the present plan's) are not shown")
+    lines = [f"- {escape(note)}: {escape(some(places))}" for note, places in reasons.items()]
+    lines += _overlaps(board.rows)
     remarks = ["## Remarks", "", *lines, ""] if lines else []
     return [
         *remarks,
         "## Files",
         "",
-        "`index.html` shows all of this for sorting, filtering and opening any number; open it from disk. "
+        "`index.html` shows all of this for sorting, filtering and opening any number; open it from disk (the first "
+        "command below writes it where it is not there). "
         "`leaderboard.csv` holds every number here and more; `deltas.csv` every difference to sft; `ranks.csv` methods "
         "against each other; `leaderboard.tex` the tables for LaTeX; `figures/` charts; `provenance.json` versions, "
         "digests and settings; `records/` every answer. Rebuild or check all of it from the records:",
@@ -361,8 +198,3 @@ def _overlaps(rows: Sequence[Row]) -> list[str]:
             f"- Questions that repeat one of an earlier test, or of their own: {escape(', '.join(repeated.values()))}"
         )
     return lines
-
-
-def _some(places: Sequence[str], *, shown: int = 6) -> str:
-    text = "; ".join(escape(place) for place in places[:shown])
-    return text + (f"; and {len(places) - shown} more" if len(places) > shown else "")

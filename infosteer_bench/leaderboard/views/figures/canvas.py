@@ -5,6 +5,7 @@ No name is cut, whatever its length, and nothing depends on the fonts or setting
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
+from infosteer_bench.methods import METHODS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -22,12 +25,6 @@ if TYPE_CHECKING:
 EDGE = 0.08  # inches around everything
 TITLE, TEXT, SMALL = 10.0, 8.5, 7.5  # points
 LINE = 1.3 / 72  # inches of height for each point of text size
-OF_METHOD = {
-    "base": "0.45",
-    "sft": "#000000",
-    "infosteer-intervention": "#0072B2",
-    "infosteer-regularization": "#D55E00",
-}
 OTHERS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#999933")
 SHAPES = "os^vDPX<>phd8*"
 _measure = TextToPath().get_text_width_height_descent
@@ -108,12 +105,19 @@ def text_height(text: str, size: float) -> float:
 
 def entrant_styles(chart: Chart) -> list[dict[str, Any]]:
     """Colour by method, shape by place, so that two arms of a method share a colour and not a shape; base is hollow."""
-    strange = [method for method in dict.fromkeys(method for method, _ in chart.entrants) if method not in OF_METHOD]
-    colours = OF_METHOD | {method: OTHERS[place % len(OTHERS)] for place, method in enumerate(strange)}
+    left = itertools.cycle(OTHERS)
+    colours = {
+        method: _own_colour(method) or next(left) for method in dict.fromkeys(name for name, _ in chart.entrants)
+    }
     return [
         {"color": colours[method], "marker": SHAPES[place % len(SHAPES)], "hollow": method == "base"}
         for place, (method, _) in enumerate(chart.entrants)
     ]
+
+
+def _own_colour(method: str) -> str | None:
+    """As its file says; None for a method that says nothing, or that this installation does not know."""
+    return METHODS.get(method).colour if method in METHODS else None
 
 
 def _flow(labels: Sequence[str], width: float) -> tuple[list[tuple[str, float, float]], float]:

@@ -17,11 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from infosteer_bench.benchmark import GROUPS
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.numbers.row import Row, number
-from infosteer_bench.leaderboard.store.compact import BoardRecords
 from infosteer_bench.leaderboard.views.figures.chart import Chart, Panel, Point
-from infosteer_bench.leaderboard.views.figures.seals import describe, seal_png, seal_svg, shown
-from infosteer_bench.leaderboard.views.markdown import printable
+from infosteer_bench.leaderboard.views.figures.seals import describe, seal, shown
+from infosteer_bench.leaderboard.views.text import printable
 from infosteer_bench.records import write_atomic
 
 FOLDER = "figures"
@@ -32,14 +32,13 @@ MEAN_LABELS = {"mean:id": "mean ID", "mean:ood": "mean OOD", "mean:ood5": "witho
 MARKED = "* partial, of mixed settings, or on stand-in data: shown, not ranked"
 
 
-def charts(board: BoardRecords, rows: Sequence[Row]) -> dict[str, Chart]:
+def charts(board: Board) -> dict[str, Chart]:
     """The board's charts by file name without ending."""
-    models = list(dict.fromkeys(row.model for row in rows))
-    parts = [models[place : place + PER_FILE] for place in range(0, len(models), PER_FILE)]
+    parts = [board.models[place : place + PER_FILE] for place in range(0, len(board.models), PER_FILE)]
     found: dict[str, Chart] = {}
     for number_of_part, part in enumerate(parts, start=1):
         ending = f"-{number_of_part}" if len(parts) > 1 else ""
-        of_part = [row for row in rows if row.model in part]
+        of_part = [row for row in board.rows if row.model in part]
         for kind, chart in (
             ("ood", _ood(board, of_part)),
             ("deltas", _deltas(board, of_part, kind="deltas")),
@@ -50,26 +49,24 @@ def charts(board: BoardRecords, rows: Sequence[Row]) -> dict[str, Chart]:
     return found
 
 
-def figure_files(board: BoardRecords, rows: Sequence[Row]) -> dict[str, bytes]:
+def figure_files(board: Board) -> dict[str, bytes]:
     """Every figure drawn, by name relative to the board's folder."""
-    return {name: data for stem, chart in charts(board, rows).items() for name, data in _drawn(stem, chart).items()}
+    return {name: data for stem, chart in charts(board).items() for name, data in _drawn(stem, chart).items()}
 
 
-def figure_disagree(board_dir: Path, board: BoardRecords, rows: Sequence[Row]) -> list[str]:
+def figure_disagree(board_dir: Path, board: Board) -> list[str]:
     """Names of figures that are missing, damaged, edited, of other numbers, or of a chart that the board has not."""
     due = {
-        f"{FOLDER}/{stem}.{ending}": chart.digest
-        for stem, chart in charts(board, rows).items()
-        for ending in ("svg", "png")
+        f"{FOLDER}/{stem}.{ending}": chart.digest for stem, chart in charts(board).items() for ending in ("svg", "png")
     }
     wrong = [name for name, expected in due.items() if _shown_by(board_dir / name) != expected]
     return sorted([*wrong, *(name for name in _kept(board_dir) if name not in due)])
 
 
-def update_figures(board_dir: Path, board: BoardRecords, rows: Sequence[Row]) -> list[str]:
+def update_figures(board_dir: Path, board: Board) -> list[str]:
     """Draw what `figure_disagree` names and nothing else; a figure that the board has no more is removed."""
-    wrong = figure_disagree(board_dir, board, rows)
-    found = charts(board, rows)
+    wrong = figure_disagree(board_dir, board)
+    found = charts(board)
     for stem in dict.fromkeys(Path(name).stem for name in wrong):
         if stem in found:
             for name, data in _drawn(stem, found[stem]).items():
@@ -84,8 +81,8 @@ def update_figures(board_dir: Path, board: BoardRecords, rows: Sequence[Row]) ->
 def _drawn(stem: str, chart: Chart) -> dict[str, bytes]:
     from infosteer_bench.leaderboard.views.figures.drawing import draw
 
-    svg, png = draw(chart, description=describe(chart.digest))
-    return {f"{FOLDER}/{stem}.svg": seal_svg(svg), f"{FOLDER}/{stem}.png": seal_png(png)}
+    drawn = zip(("svg", "png"), draw(chart, description=describe(chart.digest)), strict=True)
+    return {(name := f"{FOLDER}/{stem}.{ending}"): seal(name, data) for ending, data in drawn}
 
 
 def _shown_by(path: Path) -> str | None:
@@ -101,7 +98,7 @@ def _kept(board_dir: Path) -> list[str]:
     ]
 
 
-def _ood(board: BoardRecords, rows: Sequence[Row]) -> Chart | None:
+def _ood(board: Board, rows: Sequence[Row]) -> Chart | None:
     shown_rows = [row for row in rows if row.task in OOD and row.accuracy is not None]
     if not any(row.task in GROUPS["ood"] for row in shown_rows):
         return None
@@ -115,7 +112,7 @@ def _ood(board: BoardRecords, rows: Sequence[Row]) -> Chart | None:
     )
 
 
-def _deltas(board: BoardRecords, rows: Sequence[Row], *, kind: str) -> Chart | None:
+def _deltas(board: Board, rows: Sequence[Row], *, kind: str) -> Chart | None:
     """Trained methods only: base is what all of them started from, and its distance would drown the others."""
     shown_rows = [row for row in rows if row.delta_vs_sft is not None and row.mix]
     own = [row.task for row in shown_rows if not row.task.startswith("mean:")]
@@ -139,7 +136,7 @@ def _deltas(board: BoardRecords, rows: Sequence[Row], *, kind: str) -> Chart | N
 
 
 def _chart(
-    board: BoardRecords, rows: Sequence[Row], *, kind: str, title: str, columns: Sequence[str], notes: tuple[str, ...]
+    board: Board, rows: Sequence[Row], *, kind: str, title: str, columns: Sequence[str], notes: tuple[str, ...]
 ) -> Chart:
     by_entrant: dict[tuple[str, str, str], dict[tuple[str, str], Row]] = {}
     answers = Counter((row.method, row.arm, row.model, row.task) for row in rows)

@@ -1,6 +1,6 @@
 """Put a board's page together: template, style, scripts and data into one file without any address in it.
 
-    texts = build_page(board, rows, board_dir / "records/items.parquet")     # {"index.html": ..., "items/7.js": ...}
+    texts = build_page(board)     # {"index.html": ..., "items/7.js": ...}
 
 Answers and names come from models and users, so none of them is ever markup: data enter as JSON whose `<` is escaped,
 the scripts write them with textContent, and the content security policy names the page's own scripts by digest, so
@@ -14,13 +14,10 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infosteer_bench.leaderboard.numbers.flips import find_flips
-from infosteer_bench.leaderboard.numbers.row import Row
-from infosteer_bench.leaderboard.store.compact import BoardRecords
+from infosteer_bench.leaderboard.numbers.board import Board
 from infosteer_bench.leaderboard.views.page.payload import payload
 
 FOLDER = Path(__file__).parent
@@ -35,21 +32,18 @@ POLICY = (
 )
 
 
-def build_page(board: BoardRecords, rows: Sequence[Row], items_path: Path | None) -> dict[str, str]:
+def build_page(board: Board) -> dict[str, str]:
     """The page's files by name, relative to the board's folder.
-
-    items_path: records/items.parquet; None where a board has no items (reported numbers only).
 
     Raises OSError or pyarrow's exceptions where the items cannot be read.
     """
-    data = payload(board, rows)
-    flips = find_flips(board, rows, items_path) if items_path is not None else {}
-    texts = {place: script_json(found) for place, found in flips.items()}
+    data = payload(board)
+    texts = {place: script_json(found) for place, found in board.flips.items()}
     inline = sum(map(len, texts.values())) <= INLINE_CHARACTERS
     data["items"] = {
         "rows": sorted(texts),
         "files": not inline,
-        "inline": {str(place): found for place, found in flips.items()} if inline else {},
+        "inline": {str(place): found for place, found in board.flips.items()} if inline else {},
     }
     files = {INDEX_FILE: _index(data)}
     if not inline:

@@ -6,23 +6,16 @@ Numbers are rounded as in the tables, a missing one has no key. Everything follo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from infosteer_bench.leaderboard.numbers.costs import cost_rows
-from infosteer_bench.leaderboard.numbers.mechanism import correlations, mechanism_rows
-from infosteer_bench.leaderboard.numbers.row import Row, chance, number
+from infosteer_bench.leaderboard.numbers.board import Board
+from infosteer_bench.leaderboard.numbers.columns import PAGE
+from infosteer_bench.leaderboard.numbers.row import Row, number
 from infosteer_bench.leaderboard.numbers.rows import MEANS
-from infosteer_bench.leaderboard.numbers.standings import standings
-from infosteer_bench.leaderboard.store.compact import BoardRecords
-from infosteer_bench.leaderboard.views.facts import (
-    instruct_models,
-    missing_sources,
-    settings_of,
-    stand_ins_of,
-    training_rows,
-)
-from infosteer_bench.leaderboard.views.markdown import AMOUNTS, MINIWORLD_NOTE, RECIPE
+from infosteer_bench.leaderboard.numbers.table import cells
+from infosteer_bench.leaderboard.views.facts import facts_of, marks_of
+from infosteer_bench.leaderboard.views.text import Code, Parts, Strong
 
 FILES = {
     "leaderboard.csv": "every number of the table",
@@ -36,22 +29,27 @@ ANSWERED = {
     "records/items.parquet": "every answer of every cell",
 }
 MECHANISM = {"mechanism.csv": "what training did to the key coefficients"}
-SHOWN = 4  # names of a long list in a warning; provenance.json has all
 
 
-def payload(board: BoardRecords, rows: Sequence[Row]) -> dict[str, Any]:
+def payload(board: Board) -> dict[str, Any]:
     """All of the page's data but the items."""
-    grid = board.grid or {}
+    rows, facts = board.rows, facts_of(board)
     mechanism = _mechanism(board)
-    files = FILES | (ANSWERED if board.cells else {}) | (MECHANISM if mechanism else {})
+    files = FILES | (ANSWERED if board.records.cells else {}) | (MECHANISM if mechanism else {})
     return {
         "name": board.name,
-        "description": str(grid.get("description") or ""),
+        "description": str(board.grid.get("description") or ""),
         "results": _results(rows),
-        "warnings": _warnings(board, rows),
-        "facts": _facts(board, rows),
+        "warnings": [_parts(fact.parts) for fact in facts if fact.kind != "run"],
+        "facts": [[fact.label, _parts(fact.parts)] for fact in facts if fact.kind == "run"],
+        "marks": [_parts(parts) for parts in marks_of(board)],
+        "columns": [
+            {"name": one.name, "label": one.label, "meaning": one.meaning, "warn": one.warn, "optional": one.optional}
+            for one in PAGE
+            if one.label
+        ],
         "files": [list(one) for one in files.items()],
-        "models": list(dict.fromkeys(row.model for row in rows)),
+        "models": board.models,
         "methods": [list(one) for one in dict.fromkeys((row.method, row.arm) for row in rows)],
         "tasks": _tasks(rows),
         "rows": [_row(row) for row in rows],
@@ -64,9 +62,9 @@ def payload(board: BoardRecords, rows: Sequence[Row]) -> dict[str, Any]:
                 if set(one.verdicts) - {""}
                 else None,
             }
-            for one in standings(rows)
+            for one in board.standings
         ],
-        "costs": cost_rows(board, rows),
+        "costs": board.costs,
         "mechanism": mechanism,
     }
 
@@ -77,45 +75,23 @@ def percent(value: float | None) -> float | None:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    values: dict[str, Any] = {name: getattr(row, name) for name in ("model", "method", "arm", "mix", "task", "split")}
-    values |= {
-        "n_items": row.n_items,
-        "seeds": [[seed, percent(value)] for seed, value in row.by_seed.items()],
-        "accuracy": percent(row.accuracy),
-        "std": percent(row.seed_std),
-        "interval": _span(row.interval),
-        "delta": percent(row.delta_vs_sft),
-        "option_rank": percent(row.option_rank),
-        "unparsed": percent(row.unparsed_rate),
-        "truncated": percent(row.truncated_rate),
-        "reported": row.reported,
-        "p_holm": _chance(row.p_holm),
-        "verdict": row.verdict,
-        "members": list(row.members),
-        "notes": list(row.notes),
-    }
+    """What leaderboard.csv and deltas.csv say of a row, under the names of columns.py, and what is no column."""
+    texts = cells(PAGE, row)
+    values: dict[str, Any] = {one.name: one.kind.read(texts[one.name]) for one in PAGE if texts[one.name]}
+    if row.interval is not None:
+        values["interval"] = [percent(end) for end in row.interval]
+    if row.versus is not None:
+        values["delta_interval"] = [percent(100 * end) for end in (row.versus.low, row.versus.high)]
     if row.overlap is not None:
         values["overlap"] = {name: getattr(row.overlap, name) for name in ("exact", "masked", "repeated", "items")}
-    if row.versus is not None:
-        found = row.versus
-        values |= {
-            "delta_interval": _span((100 * found.low, 100 * found.high)),
-            "p_value": _chance(found.p_value),
-            "detectable": None if found.detectable is None else percent(100 * found.detectable),
-            "seeds_to_halve": found.seeds_to_halve,
-            "paired_seeds": found.seeds,
-        }
-    flags = {"partial": not row.complete, "stand_ins": row.stand_ins}
-    kept = {name: value for name, value in values.items() if value not in (None, "", [])}
-    return {**kept, **{name: True for name, value in flags.items() if value}}
-
-
-def _span(span: tuple[float, float] | None) -> list[float | None] | None:
-    return None if span is None else [percent(span[0]), percent(span[1])]
-
-
-def _chance(p_value: float | None) -> float | None:
-    return None if p_value is None else float(chance(p_value))
+    more = {
+        "seeds": [[seed, percent(value)] for seed, value in row.by_seed.items()],
+        "members": list(row.members),
+        "notes": list(row.notes),
+        "partial": not row.complete,
+        "stand_ins": row.stand_ins,
+    }
+    return values | {name: value for name, value in more.items() if value}
 
 
 def _tasks(rows: Sequence[Row]) -> list[str]:
@@ -148,87 +124,15 @@ def _median(shares: Sequence[float | None]) -> float | None:
     return percent(100 * middle) if math.isfinite(middle) else None
 
 
-def _warnings(board: BoardRecords, rows: Sequence[Row]) -> list[str]:
-    """What a reader must know before any number, most important first."""
-    found: list[str] = []
-    if not any(row.by_seed for row in rows):
-        found.append(
-            "Nothing on this page was measured here: the numbers are the paper's, as it reports them, without items, "
-            "intervals or tests. leaderboard.md lists its known faults."
-        )
-    if (board.grid or {}).get("miniworld"):
-        found.append(MINIWORLD_NOTE.replace("**", ""))
-    limits = sorted({cell.limit for cell in board.cells if cell.limit is not None})
-    if limits:
-        found.append(
-            f"A small demonstration, not a measurement: only the first {'/'.join(map(str, limits))} items of each task "
-            "were answered. Differences of several points between rows are noise."
-        )
-    if any(row.versus is not None and row.versus.seeds < 2 and None not in row.by_seed for row in rows):
-        found.append(
-            "One seed: intervals are over items only and say nothing about another seed, so nothing is called a win or "
-            "a loss."
-        )
-    instruct = instruct_models(board)
-    if instruct:
-        found.append(
-            f"Instruction-tuned, not a base model: {', '.join(instruct)}. The paper fine-tunes base models, so these "
-            "numbers compare with none of its tables."
-        )
-    stand_ins = stand_ins_of(board)
-    if stand_ins:
-        found.append(f"Stand-in data, which differ from the pinned upstream files: {_some(stand_ins)}.")
-    found += [
-        f"Mix {mix} lacks a source: {', '.join(missing)} (no training file); tasks of such a source count as out of "
-        "distribution."
-        for mix, missing in missing_sources(board).items()
-    ]
-    found += list(dict.fromkeys(f"{text}." for entry in training_rows(board) for text in entry["warnings"]))
-    left_out = board.left_out
-    for name, what in (("failed", "Failed cells"), ("unreadable", "Unreadable records")):
-        if left_out.get(name):
-            found.append(f"{what}, counted as missing: {_some(left_out[name])}.")
-    if left_out.get("stale"):
-        found.append(f"{left_out['stale']} stale records, of other settings than the present plan's, are not shown.")
-    return found
+def _parts(parts: Parts) -> list[str | list[str]]:
+    """A piece of text, or [the element's name, its text]."""
+    names = {Strong: "b", Code: "code"}
+    return [[names[type(part)], str(part)] if type(part) in names else part for part in parts]
 
 
-def _some(texts: Sequence[str]) -> str:
-    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return "; ".join(texts[:SHOWN]) + more
-
-
-def _facts(board: BoardRecords, rows: Sequence[Row]) -> list[list[str]]:
-    """[label, text] of what was run."""
-    grid = board.grid or {}
-    seeds = sorted({cell.seed for cell in board.cells if cell.seed is not None})
-    facts = [("Models", ", ".join(dict.fromkeys(row.model for row in rows)))]
-    if board.cells:
-        items = sum(cell.n_items for cell in board.cells)
-        facts += [
-            ("Answered", f"{len(board.cells):,} cells, {items:,} answers"),
-            ("Training seeds", ", ".join(map(str, seeds)) or "none (nothing was trained)"),
-            ("Answered with", f"{'; '.join(settings_of(board))}; greedy decoding"),
-        ]
-    facts += [("Trained", text) for text in _trained(board)]
-    train = grid.get("train") or {}
-    recipe = ", ".join(f"{name} {train[name]}" for name in RECIPE if train.get(name) is not None)
-    devices = dict.fromkeys(str(one.provenance["device"]) for one in board.checkpoints if one.provenance.get("device"))
-    facts += [("Recipe", recipe), ("Machine", "; ".join(sorted(devices))), ("Command", str(grid.get("command") or ""))]
-    return [[label, text] for label, text in facts if text]
-
-
-def _trained(board: BoardRecords) -> Iterable[str]:
-    by_mix: dict[str, dict[str, None]] = {}
-    for entry in training_rows(board):
-        amounts = [f"{'/'.join(map(str, entry[name]))} {unit}" for name, unit in AMOUNTS.items() if entry[name]]
-        by_mix.setdefault(entry["mix"], {})[", ".join(amounts)] = None
-    return (f"on {mix}: {'; or '.join(amount for amount in amounts if amount)}" for mix, amounts in by_mix.items())
-
-
-def _mechanism(board: BoardRecords) -> dict[str, Any] | None:
+def _mechanism(board: Board) -> dict[str, Any] | None:
     """Entropy of the key coefficients beside the scores; None where no record has been measured."""
-    rows = mechanism_rows(board)
+    rows = board.mechanism
     if not rows:
         return None
     return {
@@ -253,7 +157,7 @@ def _mechanism(board: BoardRecords) -> dict[str, Any] | None:
                     for name in (kind, f"{kind}_low", f"{kind}_high")
                 },
             }
-            for one in correlations(rows)
+            for one in board.correlations
         ],
     }
 

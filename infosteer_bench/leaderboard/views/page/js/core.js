@@ -17,6 +17,9 @@ function fill(node, properties, children) {
 const el = (tag, properties, ...children) => fill(document.createElement(tag), properties, children);
 const svg = (tag, properties, ...children) => fill(document.createElementNS(SVG, tag), properties, children);
 
+// a text in pieces, some of them [element, text]
+const pieces = (parts) => parts.map((part) => (typeof part === "string" ? part : el(part[0], {}, part[1])));
+
 // numbers: a proper minus sign, nothing for a missing one
 const known = (value) => value !== undefined && value !== null;
 const minus = (text) => text.replace("-", "−");

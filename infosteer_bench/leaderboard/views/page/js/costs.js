@@ -12,7 +12,7 @@ function startCosts() {
   const kinds = Object.keys(COSTS).filter((name) => lines.some((line) => known(line[name])));
   const judged = lines.some((line) => line.row.verdict);
   let kind = kinds[0];
-  const gain = (line) => (isSft(line.row) ? 0 : line.row.delta);
+  const gain = (line) => (isSft(line.row) ? 0 : line.row.delta_vs_sft);
   const draw = () => {
     const usable = lines.filter((line) => known(line[kind]) && known(gain(line)));
     const y = reach([0, ...usable.map(gain), ...usable.flatMap((line) => line.row.delta_interval || [])], 0.5);
@@ -80,7 +80,7 @@ function startCosts() {
         line.row.model,
         String(line.checkpoints),
         ...kinds.flatMap((name) => (known(line[name]) ? [COSTS[name][1](line), number(line[name])] : ["", ""])),
-        isSft(line.row) ? "" : signed(line.row.delta),
+        isSft(line.row) ? "" : signed(line.row.delta_vs_sft),
         span(line.row.delta_interval),
         ...(judged ? [line.row.verdict || ""] : []),
       ]),

@@ -62,7 +62,7 @@ function figures(row) {
     ],
     [
       "Against sft",
-      known(row.delta) && `${signed(row.delta)} points`,
+      known(row.delta_vs_sft) && `${signed(row.delta_vs_sft)} points`,
       row.delta_interval && `95 % interval ${span(row.delta_interval)}`,
     ],
     [
@@ -78,7 +78,7 @@ function figures(row) {
       !known(row.detectable)
         ? `no difference is large enough for ${SINGLE_TEST} to find it four times in five`
         : `what ${SINGLE_TEST} finds four times in five; ` +
-          (row.paired_seeds < 2
+          (row.n_seeds_paired < 2
             ? "another seed not considered"
             : known(row.seeds_to_halve)
               ? `${row.seeds_to_halve} seeds would halve it`
@@ -87,7 +87,7 @@ function figures(row) {
     ["By likelihood", known(row.option_rank) && `${number(row.option_rank)} %`, "options ranked instead of generated"],
     [
       "Unparsed, cut",
-      known(row.unparsed) && `${number(row.unparsed)} %, ${number(row.truncated)} %`,
+      known(row.unparsed_rate) && `${number(row.unparsed_rate)} %, ${number(row.truncated_rate)} %`,
       "no answer found, token limit reached",
     ],
     ["Data audit", row.overlap && `${plural(row.overlap.items, "item")}`, row.overlap && overlapText(row.overlap)],
@@ -168,7 +168,7 @@ function members(row) {
           ? [
               openButton(part, task),
               number(part.accuracy),
-              signed(part.delta),
+              signed(part.delta_vs_sft),
               span(part.delta_interval),
               part.verdict || "",
             ]

@@ -6,7 +6,7 @@ function startForest() {
   const rows = board.rows.filter(measured);
   if (!rows.length) return;
   $("forest").hidden = false;
-  $("forest-plot").parentElement.hidden = !rows.some((row) => known(row.delta)); // sft alone has nothing to face
+  $("forest-plot").parentElement.hidden = !rows.some((row) => known(row.delta_vs_sft)); // sft alone has nothing to face
   const present = new Set(rows.map((row) => row.task));
   const tasks = board.tasks.filter((task) => present.has(task));
   const methods = methodOrder.filter((one) => rows.some((row) => row.entrant === one));
@@ -63,8 +63,8 @@ function drawForest() {
   );
   const text = (row) =>
     kind === "task" ? [row.method, row.arm && row.arm.replaceAll(",", ", ")] : [taskLabel(row.task)];
-  const compared = rows.filter((row) => known(row.delta));
-  const edges = compared.flatMap((row) => [row.delta, ...(row.delta_interval || [])]);
+  const compared = rows.filter((row) => known(row.delta_vs_sft));
+  const edges = compared.flatMap((row) => [row.delta_vs_sft, ...(row.delta_interval || [])]);
   const reach = Math.max(1, ...edges.map(Math.abs)) * 1.06;
   const band = compared.some((row) => known(row.detectable) && row.detectable < reach);
   $("forest-plot").replaceChildren(
@@ -84,7 +84,7 @@ function drawForest() {
               }),
             row.delta_interval &&
               svg("line", {
-                class: row.paired_seeds < 2 ? "whisker dashed" : "whisker",
+                class: row.n_seeds_paired < 2 ? "whisker dashed" : "whisker",
                 x1: at(row.delta_interval[0]),
                 x2: at(row.delta_interval[1]),
                 y1: 13,
@@ -93,13 +93,13 @@ function drawForest() {
               }),
             svg(
               "svg",
-              { x: at(row.delta), y: 13, class: "over" },
+              { x: at(row.delta_vs_sft), y: 13, class: "over" },
               markPath(row.entrant, 5, row.verdict !== "win" && row.verdict !== "loss"),
             ),
           ],
           (row) => [
             GLYPHS[row.verdict] && el("span", { class: `glyph ${row.verdict}` }, GLYPHS[row.verdict] + " "),
-            el("b", {}, signed(row.delta)),
+            el("b", {}, signed(row.delta_vs_sft)),
             marked(row) && "*",
             el("small", {}, row.delta_interval ? span(row.delta_interval) : ""),
           ],
@@ -107,7 +107,7 @@ function drawForest() {
       : el("p", { class: "empty" }, "Nothing here is compared with sft."),
   );
   $("forest-note").textContent = compared.length
-    ? `Line: 95 % interval${compared.some((row) => row.paired_seeds < 2) ? " (dashed: one seed, over items only)" : ""}. Filled mark: win or loss, hollow: tie or not tested.${band ? ` Shaded: smaller than what ${SINGLE_TEST} finds four times in five.` : ""}`
+    ? `Line: 95 % interval${compared.some((row) => row.n_seeds_paired < 2) ? " (dashed: one seed, over items only)" : ""}. Filled mark: win or loss, hollow: tie or not tested.${band ? ` Shaded: smaller than what ${SINGLE_TEST} finds four times in five.` : ""}`
     : "";
   const values = rows.flatMap((row) => [...row.seeds.map(([, value]) => value), ...(row.interval || [])]);
   const low = Math.max(0, Math.floor((Math.min(...values) - 2) / 5) * 5),
@@ -146,7 +146,7 @@ function drawForest() {
       (row) => [
         el("b", {}, number(row.accuracy)),
         marked(row) && "*",
-        el("small", {}, known(row.std) ? `± ${number(row.std)} sd` : ""),
+        el("small", {}, known(row.seed_std) ? `± ${number(row.seed_std)} sd` : ""),
       ],
     ),
   );

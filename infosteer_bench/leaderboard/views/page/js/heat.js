@@ -2,7 +2,7 @@
 
 const heatState = { model: "", columns: "tasks", base: false };
 // A board of reported numbers has differences too, but nothing to test them with.
-const gap = (row) => (known(row.delta) ? row.delta : row.reported_delta);
+const gap = (row) => (known(row.delta_vs_sft) ? row.delta_vs_sft : row.reported_delta);
 const MAIN_MEANS = ["mean:id", "mean:ood", "mean:all"];
 
 function startHeat() {
@@ -146,7 +146,7 @@ function drawHeat() {
           el("span", {}, el("span", { class: "glyph win" }, "▲"), " win"),
           el("span", {}, el("span", { class: "glyph loss" }, "▼"), " loss"),
           el("span", {}, "± half width of the 95 % interval"),
-          board.rows.some((row) => row.paired_seeds < 2) && el("span", {}, "(±) one seed: over items only"),
+          board.rows.some((row) => row.n_seeds_paired < 2) && el("span", {}, "(±) one seed: over items only"),
           board.rows.some(marked) && el("span", {}, MARKED),
         ].filter(Boolean)
       : []),
@@ -166,7 +166,7 @@ function heatCell(row, largest) {
   const sure = row.delta_interval && (row.delta_interval[0] > 0 || row.delta_interval[1] < 0);
   const strength = Math.min(1, Math.abs(gap(row)) / largest) * (sure || known(row.reported_delta) ? 1 : 0.4);
   const half = row.delta_interval && (row.delta_interval[1] - row.delta_interval[0]) / 2;
-  const itemsOnly = row.paired_seeds < 2;
+  const itemsOnly = row.n_seeds_paired < 2;
   return el(
     "button",
     {
@@ -197,7 +197,7 @@ function describe(row) {
       .filter(Boolean)
       .join(", ");
   const parts = [`${number(row.accuracy)} %`];
-  if (known(row.delta)) parts.push(`${signed(row.delta)} points against sft`);
+  if (known(row.delta_vs_sft)) parts.push(`${signed(row.delta_vs_sft)} points against sft`);
   if (row.delta_interval) parts.push(`95 % interval ${span(row.delta_interval)}`);
   if (row.verdict) parts.push(row.verdict);
   if (row.partial) parts.push("partial");

@@ -55,16 +55,21 @@ function startAbout() {
       );
     }),
   );
-  $("warnings").append(...board.warnings.map((text) => el("p", { class: "callout" }, text)));
+  $("warnings").append(...board.warnings.map((parts) => el("p", { class: "callout" }, pieces(parts))));
   const facts = new Map();
-  for (const [label, text] of board.facts) facts.set(label, [...(facts.get(label) || []), text]);
+  for (const [label, parts] of board.facts) facts.set(label, [...(facts.get(label) || []), parts]);
   for (const [label, texts] of facts) {
     $("facts").append(
       el("dt", {}, label),
-      el("dd", {}, label === "Command" ? el("code", {}, texts[0]) : texts.map((text) => el("div", {}, text))),
+      el(
+        "dd",
+        {},
+        texts.map((parts) => el("div", {}, pieces(parts))),
+      ),
     );
   }
   $("how").hidden = !board.rows.some(measured);
+  $("marks").prepend(...board.marks.map((parts) => el("li", {}, pieces(parts))));
   $("files").append(
     "Beside this page: ",
     ...board.files.flatMap(([name, what], place) => [place ? ", " : "", el("a", { href: name, title: what }, name)]),

@@ -30,16 +30,16 @@ const COLUMNS = [
     show: (row) => [
       el("b", {}, number(row.accuracy)),
       marked(row) && el("span", { title: reasons(row).join("; ") }, "*"),
-      known(row.std) && el("small", {}, `± ${number(row.std)}`),
+      known(row.seed_std) && el("small", {}, `± ${number(row.seed_std)}`),
       row.interval && el("small", { class: "below" }, span(row.interval, 1)),
     ],
   },
   {
     title: "Against sft",
-    value: (row) => row.delta,
+    value: (row) => row.delta_vs_sft,
     show: (row) => [
       GLYPHS[row.verdict] && el("span", { class: `glyph ${row.verdict}` }, GLYPHS[row.verdict] + " "),
-      el("b", {}, signed(row.delta)),
+      el("b", {}, signed(row.delta_vs_sft)),
       row.delta_interval && el("small", { class: "below" }, span(row.delta_interval, 1)),
     ],
   },
@@ -54,25 +54,19 @@ const COLUMNS = [
     show: (row) =>
       known(row.detectable) ? number(row.detectable, 1) : row.delta_interval ? el("small", {}, "nothing") : "",
   },
-  { title: "By likelihood", value: (row) => row.option_rank, show: (row) => number(row.option_rank) },
-  {
-    title: "Unparsed",
-    value: (row) => row.unparsed,
-    show: (row) => number(row.unparsed),
-    warn: (row) => row.unparsed >= 10,
-  },
-  {
-    title: "Cut",
-    value: (row) => row.truncated,
-    show: (row) => number(row.truncated),
-    warn: (row) => row.truncated >= 10,
-  },
+  ...board.columns.map((column) => ({
+    title: column.label,
+    hint: column.meaning,
+    optional: column.optional,
+    value: (row) => row[column.name],
+    show: (row) => number(row[column.name]),
+    warn: (row) => known(column.warn) && row[column.name] >= column.warn,
+  })),
   {
     title: "Overlap",
     value: (row) => row.overlap && row.overlap.masked + row.overlap.repeated,
     show: (row) => badges(row),
   },
-  { title: "Reported", value: (row) => row.reported, show: (row) => number(row.reported) },
   {
     title: "Mix",
     value: (row) => row.mix || "",
@@ -97,6 +91,7 @@ function startTable() {
       board.rows.some((row) => known(column.value(row)) && column.value(row) !== "") &&
       (column.title !== "Model" || board.models.length > 1),
   );
+  const optional = shown.flatMap((column, place) => (column.optional ? [place] : []));
   const table = new DataTable("#rows", {
     data: board.rows,
     columns: shown.map((column) => ({
@@ -104,6 +99,7 @@ function startTable() {
       type: column.text && !column.order ? "string" : "figure",
       searchable: false,
       className: column.text ? "words" : "figure",
+      visible: !column.optional,
       data: null,
       render: (_, kind, row) => {
         if (kind === "sort" || kind === "type")
@@ -133,6 +129,8 @@ function startTable() {
       lengthMenu: "Show _MENU_",
     },
   });
+  const explained = shown.filter((column) => column.hint).map((column) => `${column.title}: ${column.hint}.`);
+  $("table-note").prepend(explained.join(" "), " ");
   $("table-note").hidden = !board.rows.some(measured);
   table.search.fixed("filters", (_, row) => fits(row));
   const again = () => table.draw();
@@ -185,6 +183,8 @@ function startTable() {
         tableState.complete = value;
         again();
       }),
+    shown.some((column) => column.optional) &&
+      tick("with other filters", false, (value) => table.columns(optional).visible(value)),
   ].filter(Boolean);
   const reset = el(
     "button",
@@ -202,6 +202,7 @@ function startTable() {
             complete: false,
             words: "",
           });
+          table.columns(optional).visible(false);
           for (const input of $("table-controls").querySelectorAll("select, input")) {
             if (input.type === "checkbox") input.checked = false;
             else input.value = "";

@@ -3,8 +3,8 @@
     infosteer-bench data dev --data-root miniworld --output dev
     infosteer-bench run --grid embedded-strengths --data-root dev
 
-Its test files are the rows that every mix holds out of training (docs/method.md: 2 % of each commonsense training file, the
-last 300 GSM8K rows); its training files are the source's own, unchanged, so the same rows are trained on as ever.
+Its test files are the rows that every mix holds out of training (docs/method.md: 2 % of each commonsense training file,
+the last 300 GSM8K rows); its training files are the source's own, unchanged, so the same rows are trained on as ever.
 """
 
 from __future__ import annotations

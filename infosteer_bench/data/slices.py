@@ -3,9 +3,9 @@
     text = development_slice(sources, source, prompt=PromptConfig(), tokenizer=tokenizer, tokens=1024)
     input_ids, mask = pad(text.rows[:8], pad_id)
 
-The rows are those that every mix holds out of training (docs/method.md, "Development split"), prompt and gold completion as
-in training. Sources take turns, so that each has its share; within a source the rows stand in the mixes' own order. A
-row is taken whole: those that do not fit into what is left of the budget are passed over.
+The rows are those that every mix holds out of training (docs/method.md, "Development split"), prompt and gold
+completion as in training. Sources take turns, so that each has its share; within a source the rows stand in the mixes'
+own order. A row is taken whole: those that do not fit into what is left of the budget are passed over.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@
     histogram.add(k, mask)
     histogram.percentile(25.0)                        # of |k|, within 0.1 % of the exact one
 
-Entropies are those of `entropy.key_entropy` with p = |k| / sum |k| (docs/method.md, variant 2), in nats and as a share of
-their greatest value log F. Everything is kept as running sums: memory does not grow with the text.
+Entropies are those of `entropy.key_entropy` with p = |k| / sum |k| (docs/method.md, variant 2), in nats and as a share
+of their greatest value log F. Everything is kept as running sums: memory does not grow with the text.
 """
 
 from __future__ import annotations

@@ -7,15 +7,15 @@
 Seeds and items are both drawn: another seed would have trained another checkpoint, another sample of questions would
 have asked others, and every item of a seed shares that seed's luck. The two are crossed random effects (a two-way
 layout with one observation a cell; Searle, Casella and McCulloch 1992, "Variance Components", ch. 4), and the variance
-of the mean is theirs together (docs/method.md, last section). An interval over items alone, as evaluation harnesses print
-it, covers 26 to 80 % of the truth where seeds spread by three points.
+of the mean is theirs together (docs/method.md, last section). An interval over items alone, as evaluation harnesses
+print it, covers 26 to 80 % of the truth where seeds spread by three points.
 
-Interval and p-value take t with Satterthwaite's degrees of freedom, as docs/method.md has it: right at 5 percent, and too
-light far out, where Holm's correction looks. Three seeds that lie close together by luck give a small variance and many
-degrees of freedom at once: where seeds spread by three points, 6.9 to 7.8 % of simulated families of ten comparisons
-without effect then held a win. So Holm's correction is given `p_generalized`, which keeps the luck of the seeds' own
-variance (generalized p-value; Tsui and Weerahandi 1989): 1.5 to 1.8 %. `pytest --slow -s tests/unit/test_statistics.py`
-simulates all of this.
+Interval and p-value take t with Satterthwaite's degrees of freedom, as docs/method.md has it: right at 5 percent, and
+too light far out, where Holm's correction looks. Three seeds that lie close together by luck give a small variance and
+many degrees of freedom at once: where seeds spread by three points, 6.9 to 7.8 % of simulated families of ten
+comparisons without effect then held a win. So Holm's correction is given `p_generalized`, which keeps the luck of the
+seeds' own variance (generalized p-value; Tsui and Weerahandi 1989): 1.5 to 1.8 %. `pytest --slow -s
+tests/unit/test_statistics.py` simulates all of this.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ class TaskRow:
     """One task.
 
     folder: below `dataset/` of LLM-Adapters. mix: whose checkpoints answer it. trained: whether the mix holds its
-    training rows, so that it is in distribution (ID), else OOD. title: as in the paper's tables.
+    training rows, so that it is in distribution (ID), else OOD. title: as in the paper's tables. test_items and
+    train_rows: in the pinned files. characters: of a row, prompt and answer, on average (HellaSwag: of its test rows).
     """
 
     name: str
@@ -30,6 +31,9 @@ class TaskRow:
     type: str
     kind: str
     title: str
+    test_items: int
+    train_rows: int
+    characters: int
 
     @property
     def test_file(self) -> str:
@@ -45,21 +49,21 @@ class TaskRow:
 TASKS: dict[str, TaskRow] = {
     row.name: row
     for row in (
-        TaskRow("boolq", "boolq", "commonsense", True, "reading", "choice", "BoolQ"),
-        TaskRow("piqa", "piqa", "commonsense", True, "commonsense", "choice", "PIQA"),
-        TaskRow("siqa", "social_i_qa", "commonsense", True, "commonsense", "choice", "SIQA"),
-        TaskRow("hellaswag", "hellaswag", "commonsense", True, "commonsense", "choice", "HellaS."),
-        TaskRow("winogrande", "winogrande", "commonsense", True, "linguistic", "choice", "WinoG."),
-        TaskRow("arc_easy", "ARC-Easy", "commonsense", True, "knowledge", "choice", "ARC-e"),
-        TaskRow("arc_challenge", "ARC-Challenge", "commonsense", True, "knowledge", "choice", "ARC-c"),
-        TaskRow("openbookqa", "openbookqa", "commonsense", True, "knowledge", "choice", "OBQA"),
-        TaskRow("gsm8k", "gsm8k", "gsm8k", True, "math", "number", "GSM8K"),
-        TaskRow("addsub", "AddSub", "gsm8k", False, "math", "number", "AddSub"),
-        TaskRow("singleeq", "SingleEq", "gsm8k", False, "math", "number", "SingleEq"),
-        TaskRow("multiarith", "MultiArith", "gsm8k", False, "math", "number", "MultiA."),
-        TaskRow("aqua", "AQuA", "gsm8k", False, "math", "letter", "AQuA"),
-        TaskRow("mawps", "mawps", "gsm8k", False, "math", "number", "MAWPS"),
-        TaskRow("svamp", "SVAMP", "gsm8k", False, "math", "number", "SVAMP"),
+        TaskRow("boolq", "boolq", "commonsense", True, "reading", "choice", "BoolQ", 3270, 9427, 165),
+        TaskRow("piqa", "piqa", "commonsense", True, "commonsense", "choice", "PIQA", 1838, 16113, 380),
+        TaskRow("siqa", "social_i_qa", "commonsense", True, "commonsense", "choice", "SIQA", 1954, 33410, 315),
+        TaskRow("hellaswag", "hellaswag", "commonsense", True, "commonsense", "choice", "HellaS.", 10042, 39905, 950),
+        TaskRow("winogrande", "winogrande", "commonsense", True, "linguistic", "choice", "WinoG.", 1267, 40398, 278),
+        TaskRow("arc_easy", "ARC-Easy", "commonsense", True, "knowledge", "choice", "ARC-e", 2376, 2251, 370),
+        TaskRow("arc_challenge", "ARC-Challenge", "commonsense", True, "knowledge", "choice", "ARC-c", 1172, 1119, 408),
+        TaskRow("openbookqa", "openbookqa", "commonsense", True, "knowledge", "choice", "OBQA", 500, 4957, 286),
+        TaskRow("gsm8k", "gsm8k", "gsm8k", True, "math", "number", "GSM8K", 1319, 7473, 522),
+        TaskRow("addsub", "AddSub", "gsm8k", False, "math", "number", "AddSub", 395, 0, 322),
+        TaskRow("singleeq", "SingleEq", "gsm8k", False, "math", "number", "SingleEq", 508, 0, 307),
+        TaskRow("multiarith", "MultiArith", "gsm8k", False, "math", "number", "MultiA.", 600, 0, 350),
+        TaskRow("aqua", "AQuA", "gsm8k", False, "math", "letter", "AQuA", 254, 0, 491),
+        TaskRow("mawps", "mawps", "gsm8k", False, "math", "number", "MAWPS", 238, 0, 145),
+        TaskRow("svamp", "SVAMP", "gsm8k", False, "math", "number", "SVAMP", 1000, 0, 351),
     )
 }
 """In the order in which tasks are shown."""

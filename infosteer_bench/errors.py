@@ -25,6 +25,10 @@ class UserError(Exception):
         super().__init__("; ".join(" ".join(part.split()) for part in parts if part))
 
 
+class Unreachable(UserError):
+    """What is needed lies elsewhere, and there is no way to it now: no network, or a server that does not answer."""
+
+
 class CellFailure(Exception):
     """One checkpoint or cell failed; the run goes on with the others and ends with exit code 1."""
 

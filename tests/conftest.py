@@ -43,6 +43,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(f"--{tier}", action="store_true", help=f"run the tests marked {tier} too")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What -n auto means: a worker per core, four at most (each holds torch and a gigabyte). None for single tests,
+    which are done before a worker has started, and none beside a GPU, whose memory and time tests measure."""
+    if config.getoption("--gpu") or all("::" in argument for argument in config.args):
+        return 0
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     has_vllm = importlib.util.find_spec("vllm") is not None
     for item in items:
@@ -51,6 +59,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             marks.add("integration")
             if not has_vllm:
                 item.add_marker(pytest.mark.skip(reason="vllm is not installed"))
+        if "integration" in marks:
+            # With --dist loadgroup: a file's tests share what its fixtures trained, and one engine runs at a time:
+            # each takes memory for its cache and binds itself to one core, the same for all.
+            item.add_marker(pytest.mark.xdist_group("vllm" if "vllm" in marks else item.path.stem))
         for tier in marks & set(_TIERS):
             if not config.getoption(f"--{tier}"):
                 item.add_marker(pytest.mark.skip(reason=f"needs --{tier}"))

@@ -1,6 +1,6 @@
 """Plain fine-tuning with the input embeddings frozen."""
 
-from infosteer_bench.methods.base import Method
+from infosteer_bench import Method
 
 
 class FrozenEmbeddings(Method):

@@ -28,7 +28,7 @@ from torch.nn import functional
 from infosteer_bench.analysis.words import SPECIAL, Word, classify, decode_pieces
 from infosteer_bench.memory.entropy import key_entropy
 from infosteer_bench.memory.tap import Tap
-from infosteer_bench.models.families import decoder, ffn_layers
+from infosteer_bench.models.families import cache_option, decoder, ffn_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -98,11 +98,11 @@ def write_greedily(
     """
     from transformers import DynamicCache
 
-    cache: Any = DynamicCache(config=model.config)
+    cache = cache_option(model, DynamicCache(config=model.config))
     ends, written = set(end_ids), []
     given = torch.tensor([list(ids)], device=model.device)
     while len(written) < max_new_tokens:
-        logits = model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        logits = model(input_ids=given, **cache, use_cache=True, logits_to_keep=1).logits
         given = logits[:, -1].float().argmax(-1, keepdim=True)  # (1, 1)
         written.append(int(given))
         if written[-1] in ends:

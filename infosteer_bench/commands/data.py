@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infosteer_bench.errors import UserError
+from infosteer_bench.errors import Unreachable, UserError
 
 if TYPE_CHECKING:
-    from infosteer_bench.data.sources import DataSource
+    from infosteer_bench.data.sources import DataSource, SourceFile
 
 
 def data_command(options: argparse.Namespace) -> int:
-    """One line per file: ok, stand-in or missing. Exit 1 if `fetch` could not get all."""
+    """One line per file: ok, stand-in, to fetch or missing. Exit 1 if `fetch` could not get all."""
     from infosteer_bench.data.roots import open_source
 
     if options.action == "audit":
@@ -27,20 +27,34 @@ def data_command(options: argparse.Namespace) -> int:
     source = open_source(options.data_root)
     if options.action == "dev":
         return _development(source, options.output)
+    return _listed(source) if options.action == "list" else _fetched(source)
+
+
+def _listed(source: DataSource) -> int:
+    """What is on this machine; nothing is fetched."""
+    for relative in sorted(source.files()):
+        file = source.at_hand(relative)
+        state = "missing  " if not source.has(relative) else "to fetch "
+        print(_line(file) if file else f"{state} {relative}")
+    return 0
+
+
+def _fetched(source: DataSource) -> int:
     missing = 0
     for relative in sorted(source.files()):
-        if options.action == "list" and not source.has(relative):
-            print(f"missing   {relative}")
-            continue
         try:
-            file = source.get(relative)
+            print(_line(source.get(relative)))
+        except Unreachable:
+            raise  # nor will the others be reached
         except UserError as error:
             missing += 1
             print(f"missing   {relative}")
             print(f"infosteer-bench: {error}", file=sys.stderr)
-            continue
-        print(f"{'stand-in ' if file.stand_in else 'ok       '} {relative}  sha256 {file.sha256[:16]}")
     return 1 if missing else 0
+
+
+def _line(file: SourceFile) -> str:
+    return f"{'stand-in ' if file.stand_in else 'ok       '} {file.relative}  sha256 {file.sha256[:16]}"
 
 
 def _development(source: DataSource, output: Path | None) -> int:

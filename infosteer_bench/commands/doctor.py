@@ -8,7 +8,7 @@ from typing import Any
 
 def doctor_command(options: argparse.Namespace) -> int:
     """Print findings as they come; exit 2 if anything failed."""
-    from infosteer_bench.commands.run import chosen_grid
+    from infosteer_bench.commands.options import chosen_grid
     from infosteer_bench.runs.doctor import examine
     from infosteer_bench.runs.inputs import Roots
 

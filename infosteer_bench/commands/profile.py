@@ -38,13 +38,13 @@ def train_command(options: argparse.Namespace) -> int:
 
 def eval_command(options: argparse.Namespace) -> int:
     """As `train_command`; variants of the model are written to a temporary folder."""
-    from infosteer_bench.commands.run import plan_grid
     from infosteer_bench.data.roots import MINIWORLD
     from infosteer_bench.evaluation.engine import choose_backend, vllm_installed
     from infosteer_bench.evaluation.evaluate import EvalSettings
     from infosteer_bench.grid import load_grid
     from infosteer_bench.models.load import materialize
     from infosteer_bench.profiling.evaluate import make_variant, profile_eval
+    from infosteer_bench.runs.choose import plan_grid
 
     _check_json(options.json)
     wanted = "vllm" if options.backend == "auto" and vllm_installed() else options.backend

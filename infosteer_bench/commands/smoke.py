@@ -78,7 +78,7 @@ def _report(checks: Iterator[Check], *, quiet: bool) -> Iterator[Check]:
 
 def _checks(folder: Path, options: argparse.Namespace) -> Iterator[Check]:
     """Every check as soon as it can be made; scoring, which needs no engine, once."""
-    from infosteer_bench.commands.run import plan_grid
+    from infosteer_bench.runs.choose import plan_grid
     from infosteer_bench.smoke import Problems, check, probe_tasks
 
     probes: Probes | None = None
@@ -108,11 +108,11 @@ def _checks(folder: Path, options: argparse.Namespace) -> Iterator[Check]:
 
 def _checks_of_run(plan: Plan, run_dir: Path, roots: Roots, probes: Probes, *, quiet: bool) -> Iterator[Check]:
     from infosteer_bench.leaderboard.publish import publish
-    from infosteer_bench.runs.local import run
+    from infosteer_bench.runs.local import do
     from infosteer_bench.smoke import Problems, check, check_board, check_methods, check_tasks
 
     def whole_run(problems: Problems) -> str:
-        outcome = run(plan, run_dir, roots, quiet=quiet, storage=Storage(keep=True), workers=0)
+        outcome = do(plan, run_dir, roots, quiet=quiet, storage=Storage(keep=True), workers=0)
         for failure in outcome.failures:
             problems.add(failure)
         publish(run_dir, run_dir / "leaderboard")

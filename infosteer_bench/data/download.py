@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
-from infosteer_bench.errors import UserError
+from infosteer_bench.errors import Unreachable, UserError
 from infosteer_bench.records import file_sha256
 
 Progress = Callable[[str, int, int | None], None]
@@ -21,7 +22,14 @@ CHUNK_BYTES = 1 << 20
 
 
 class _TransientError(Exception):
-    """Worth another attempt: a server error, a broken connection, a body shorter than announced."""
+    """Worth another attempt: a server error, a broken connection, a body shorter than announced.
+
+    final: but not now: there is no network.
+    """
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        self.final = final
+        super().__init__(message)
 
 
 def download(url: str, path: Path, *, sha256: str, progress: Progress | None = None, wait_s: float = 1.0) -> None:
@@ -67,8 +75,8 @@ def _fetch(url: str, part: Path, *, progress: Progress | None, wait_s: float) ->
         try:
             return _attempt(url, part, progress)
         except _TransientError as error:
-            if attempt == ATTEMPTS:
-                raise UserError(
+            if attempt == ATTEMPTS or error.final:
+                raise Unreachable(
                     f"{url} cannot be had: {error}",
                     hint="check the network, set INFOSTEER_DATA_URL to a mirror, or use --data-root with local files",
                 ) from None
@@ -105,4 +113,6 @@ def _attempt(url: str, part: Path, progress: Progress | None) -> None:
             hint="check INFOSTEER_DATA_URL, or use --data-root with local files",
         ) from None
     except (OSError, HTTPException) as error:
-        raise _TransientError(str(getattr(error, "reason", error)) or type(error).__name__) from None
+        reason = getattr(error, "reason", error)
+        final = isinstance(reason, socket.gaierror | TimeoutError)
+        raise _TransientError(str(reason) or type(reason).__name__, final=final) from None

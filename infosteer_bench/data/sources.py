@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from infosteer_bench.benchmark import TASKS
 from infosteer_bench.cache import cache_dir
 from infosteer_bench.data.download import Progress, download
-from infosteer_bench.errors import UserError
+from infosteer_bench.errors import Unreachable, UserError
 from infosteer_bench.records import file_sha256, write_atomic
 
 UPSTREAM_COMMIT = "816657208af4db747803f87ba40a4c71383fed7a"
@@ -50,6 +50,10 @@ class DataSource(Protocol):
 
     def has(self, relative: str) -> bool:
         """Whether `get` may succeed; asks no network."""
+        ...
+
+    def at_hand(self, relative: str) -> SourceFile | None:
+        """The file if it is on this machine; asks no network."""
         ...
 
     def files(self) -> list[str]:
@@ -86,6 +90,10 @@ class LocalRoot:
         """Whether the file is there."""
         return (self.root / relative).is_file()
 
+    def at_hand(self, relative: str) -> SourceFile | None:
+        """The file if it is there."""
+        return self.get(relative) if self.has(relative) else None
+
     def get(self, relative: str) -> SourceFile:
         """The file with its sha256. Raises UserError if it is not there or cannot be read."""
         path = self.root / relative
@@ -120,12 +128,18 @@ class Upstream:
         """Whether upstream has this file at the pinned commit."""
         return relative in self.pins
 
+    def at_hand(self, relative: str) -> SourceFile | None:
+        """The file if the cache holds the pinned bytes."""
+        path = self.folder / relative
+        whole = path.is_file() and _sha256_once(path) == self.pins.get(relative)
+        return SourceFile(path, relative, self.pins[relative], stand_in=False) if whole else None
+
     def get(self, relative: str) -> SourceFile:
         """The checked file. Raises UserError if it is unknown, unreachable or not the pinned bytes."""
         if relative not in self.pins:
             raise UserError(f"{relative} is not one of the pinned data files", allowed=", ".join(sorted(self.pins)))
         path, expected = self.folder / relative, self.pins[relative]
-        if not path.is_file() or _sha256_once(path) != expected:
+        if self.at_hand(relative) is None:
             if relative == GSM8K_TRAIN:
                 self._fetch_gsm8k(path, expected)
             else:
@@ -147,7 +161,7 @@ class Upstream:
             )
             rows = pq.read_table(parquet, columns=["question", "answer"]).to_pylist()
         except (OSError, ValueError, HTTPError, pa.ArrowException) as error:
-            raise UserError(
+            raise Unreachable(
                 f"dataset {GSM8K_REPO} cannot be had from the hub: {str(error).splitlines()[0]}",
                 hint=f"check the network (HF_ENDPOINT for a mirror), or use --data-root with {GSM8K_TRAIN} in it",
             ) from None

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from infosteer_bench.evaluation.lm import Ask
+from infosteer_bench.models.families import cache_option
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,9 +43,9 @@ def write(model: PreTrainedModel, lm: EngineLM, asks: Sequence[Ask], ids: Tensor
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **cache_option(model, cache),
         ).logits  # (B, 1, V)
         tokens = logits[:, -1].float().argmax(-1)
         newest = dict(zip(held, tokens.tolist(), strict=True))

@@ -12,7 +12,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from unittest import mock
+
+from infosteer_bench.processes import replaced
 
 _NOISY = ("lm_eval", "transformers", "vllm", "datasets", "huggingface_hub", "accelerate", "torch", "filelock")
 
@@ -87,5 +88,5 @@ def _no_lm_eval_bars() -> Iterator[None]:
     import lm_eval.api.task
     from tqdm import tqdm
 
-    with mock.patch.object(lm_eval.api.task, "tqdm", partial(tqdm, disable=True)):
+    with replaced(lm_eval.api.task, "tqdm", partial(tqdm, disable=True)):
         yield

@@ -1,6 +1,7 @@
 """The methods under comparison: one file each. File `foo_bar.py` holds method `foo-bar` as its `METHOD`.
 
-A new method is a new file here, or any Python file named in a grid's `method_files`.
+A new method is a new file here, a Python file named in a grid's `method_files`, or comes with an installed package by
+the entry point group `infosteer_bench.methods` (in every process alike: workers, ranks, vLLM's).
 """
 
 from __future__ import annotations
@@ -8,16 +9,63 @@ from __future__ import annotations
 import importlib.util
 import pkgutil
 import sys
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from infosteer_bench.errors import UserError, unknown_name
 from infosteer_bench.methods.base import Method
 from infosteer_bench.records import digest, file_sha256
-from infosteer_bench.registry import Registry
+from infosteer_bench.registry import Deferred, Registry
+
+ENTRY_POINTS = "infosteer_bench.methods"
 
 METHODS: Registry[type[Method]] = Registry("method")
 for _module in pkgutil.iter_modules(__path__):
     METHODS.register(_module.name.replace("_", "-"), f"{__name__}.{_module.name}:METHOD")
+
+
+def register_installed() -> None:
+    """Register the methods of installed packages; their code runs when they are first used.
+
+    Raises UserError for a name that is taken.
+    """
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name in METHODS:
+            raise UserError(f"{_package(entry)}: the method name {entry.name!r} is taken", hint="uninstall one of them")
+        METHODS.register(entry.name, Deferred(partial(_installed, entry)))
+
+
+def _installed(entry: EntryPoint) -> type[Method]:
+    """The method of an entry point. Raises UserError if it is none, or of another name."""
+    try:
+        method = entry.load()
+    except Exception as error:  # somebody else's code
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{_package(entry)}: method {entry.name}: {type(error).__name__}: {reason}") from error
+    if not (isinstance(method, type) and issubclass(method, Method)) or method.name != entry.name:
+        raise UserError(
+            f"{_package(entry)}: {entry.value} is no method of the name {entry.name!r}",
+            allowed="a subclass of infosteer_bench.Method whose `name` is that of the entry point",
+        )
+    method.source_digest = _sources(method.__module__)
+    return method
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"package {entry.dist.name}" if entry.dist else f"entry point {entry.value}"
+
+
+def _sources(module: str) -> str:
+    """Digest of all Python files of the package that a module belongs to: any of them may change what is trained."""
+    file = sys.modules[module.partition(".")[0]].__file__
+    assert file is not None  # it was loaded from a file
+    folder = Path(file).parent
+    files = sorted(folder.rglob("*.py")) if Path(file).name == "__init__.py" else [Path(file)]
+    return digest([[path.relative_to(folder).as_posix(), file_sha256(path)] for path in files])
+
+
+register_installed()
 
 
 def register_file(path: Path) -> str:

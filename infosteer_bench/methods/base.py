@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
-from infosteer_bench.errors import UserError
+from infosteer_bench.errors import UserError, unknown_name
 from infosteer_bench.grid import Frozen
 from infosteer_bench.records import canonical_json
 
@@ -27,6 +28,30 @@ if TYPE_CHECKING:
     Batch = Mapping[str, Tensor]  # input_ids, attention_mask, labels, each (B, T)
 
 
+Curve = list[dict[str, Any]]
+"""A line per optimizer step: step, loss, loss_lm, penalty, grad_norm, key_entropy_nats."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number of a training that has to be `equals` within the relative `tolerance`, or more than `above`.
+
+    shown: words for the report if it holds.
+    """
+
+    what: str
+    got: float
+    equals: float | None = None
+    tolerance: float = 0.0
+    above: float | None = None
+    shown: str = ""
+
+
+def no_penalty(curve: Curve) -> list[Fact]:
+    """Of a method that adds nothing to the loss."""
+    return [Fact(f"step {line['step']}: penalty", line["penalty"], equals=0.0) for line in curve]
+
+
 class NoConfig(Frozen):
     """A method without settings."""
 
@@ -35,13 +60,14 @@ class Method:
     """One way to fine-tune. Subclasses set `name`, `summary`, `Config`, and override what they change.
 
     version: raised whenever the algorithm changes, so that old checkpoints become stale.
-    trains: False for `base`.
+    trains: False for `base`. colour: in figures, as matplotlib reads it; None: one of those that are left.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
+    colour: ClassVar[str | None] = None
     source_digest: ClassVar[str | None] = None  # set for a method that comes from a user's own file
     Config: ClassVar[type[Frozen]] = NoConfig
 
@@ -56,10 +82,12 @@ class Method:
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            names = ", ".join(info.alias or name for name, info in cls.Config.model_fields.items())
+            names = [info.alias or name for name, info in cls.Config.model_fields.items()]
+            if first["type"] == "extra_forbidden" and names:
+                raise unknown_name(f"setting of method {cls.name}", field, names) from None
             raise UserError(
                 f"method {cls.name}: setting {field!r}: {first['msg']}, got {str(first.get('input'))[:60]!r}",
-                allowed=names or "no settings",
+                allowed=", ".join(names) or "no settings",
             ) from None
 
     @property
@@ -118,6 +146,14 @@ class Method:
         """
         return None
 
+    def curve_facts(self, curve: Curve, sft: Curve | None, n_layers: int) -> list[Fact]:  # noqa: ARG002
+        """What the curve of a training of one step or more has to show; `smoke` looks at it.
+
+        Exact for no gradient accumulation and an entropy that is measured at every step, as in grid `smoke`.
+        sft: the curve of plain fine-tuning on the same rows with the same seed, where there is one.
+        """
+        return []
+
     def export(self, model: PreTrainedModel, path: Path, **save_options: Any) -> None:
         """Write a plain Hugging Face checkpoint."""
         model.save_pretrained(path, **save_options)
@@ -133,6 +169,7 @@ class Base(Method):
     name = "base"
     summary = "the pretrained model, not fine-tuned"
     trains = False
+    colour = "0.45"
 
 
 METHOD = Base

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import Frozen, identity
-from infosteer_bench.methods.base import Method
+from infosteer_bench.methods.base import Curve, Fact, Method, no_penalty
 from infosteer_bench.models.families import Family, decoder, ffn_layers
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class InfoSteerIntervention(Method):
 
     name = "infosteer-intervention"
     summary = "InfoSteer: lift the weakest key coefficients in the forward pass"
+    colour = "#0072B2"
     Config = InterventionConfig
 
     @property
@@ -64,6 +65,15 @@ class InfoSteerIntervention(Method):
     def before_forward(self, mask: Tensor, *, draw: int) -> None:  # noqa: ARG002
         """Which micro-batch the controls draw for."""
         self._draw = draw
+
+    def curve_facts(self, curve: Curve, sft: Curve | None, n_layers: int) -> list[Fact]:  # noqa: ARG002
+        """Before any weight differs, the first step's loss or gradient already does."""
+        facts = no_penalty(curve)
+        if sft:
+            change = max(abs(curve[0][name] - sft[0][name]) / abs(sft[0][name]) for name in ("loss_lm", "grad_norm"))
+            what = "change of the first step's loss or gradient norm against sft"
+            facts.append(Fact(what, change, above=1e-5, shown=f"first step's gradient changed by {change:.1%}"))
+        return facts
 
     @contextlib.contextmanager
     def attach(self, model: PreTrainedModel, family: Family) -> Iterator[Any]:  # noqa: ARG002

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import Frozen, identity
-from infosteer_bench.methods.base import Method
+from infosteer_bench.methods.base import Curve, Fact, Method
 from infosteer_bench.models.families import Family, decoder, ffn_layers
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class InfoSteerRegularization(Method):
 
     name = "infosteer-regularization"
     summary = "InfoSteer: reward the entropy of the key coefficients in the loss"
+    colour = "#D55E00"
     Config = RegularizationConfig
 
     def validate_for(self, n_layers: int) -> None:
@@ -53,6 +55,20 @@ class InfoSteerRegularization(Method):
         from infosteer_bench.memory.layers import select_layers
 
         return {"lambda_times_layers": self.config.lambda_ * len(select_layers(self.config.layers, n_layers))}
+
+    def curve_facts(self, curve: Curve, sft: Curve | None, n_layers: int) -> list[Fact]:
+        """penalty = -lambda x layers x mean entropy, which the curve measures by itself; the forward pass is sft's."""
+        weight, rounding = self.config.lambda_ * n_layers, 1e-3
+        facts: list[Fact] = []
+        for line in curve:
+            what, penalty = f"step {line['step']}: penalty", line["penalty"]
+            facts.append(Fact(f"{what}'s size", abs(penalty), above=0.0))
+            wanted = -weight * line["key_entropy_nats"]
+            facts.append(Fact(f"{what} (-lambda x layers x entropy)", penalty, equals=wanted, tolerance=rounding))
+        if sft:
+            what, plain = "first step's language-model loss as sft's", sft[0]["loss_lm"]
+            facts.append(Fact(what, curve[0]["loss_lm"], equals=plain, tolerance=rounding))
+        return [*facts[:-1], replace(facts[-1], shown=f"penalty {curve[0]['penalty']:.3f}")]
 
     @contextlib.contextmanager
     def attach(self, model: PreTrainedModel, family: Family) -> Iterator[Any]:  # noqa: ARG002

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infosteer_bench.methods.base import Method
+from infosteer_bench.methods.base import Curve, Fact, Method, no_penalty
 
 
 class SupervisedFineTuning(Method):
@@ -10,6 +10,11 @@ class SupervisedFineTuning(Method):
 
     name = "sft"
     summary = "plain supervised fine-tuning"
+    colour = "#000000"
+
+    def curve_facts(self, curve: Curve, sft: Curve | None, n_layers: int) -> list[Fact]:  # noqa: ARG002
+        """Nothing is added to the loss."""
+        return no_penalty(curve)
 
 
 METHOD = SupervisedFineTuning

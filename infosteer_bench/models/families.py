@@ -6,6 +6,7 @@ its weight (METHOD.md, "The memory view"). Shapes: hidden size D, FFN width F; d
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,11 @@ def decoder(model: nn.Module) -> nn.Module:
         f"{type(model).__name__} has no decoder layers of a known layout",
         allowed=", ".join(family.architecture for family in FAMILIES.values()),
     )
+
+
+def cache_option(model: nn.Module, cache: Any) -> dict[str, Any]:
+    """The cache of earlier tokens by the name that this model's forward has for it: newer ones warn of the old."""
+    return {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
 
 
 def ffn_layers(model: nn.Module) -> list[nn.Module]:

@@ -9,7 +9,7 @@ import os
 import threading
 from pathlib import Path
 
-from infosteer_bench.errors import UserError
+from infosteer_bench.errors import Unreachable, UserError
 
 
 def endpoint() -> str | None:
@@ -89,7 +89,7 @@ def hub_error(hub_id: str, error: Exception) -> UserError:
     if isinstance(error, HFValidationError):
         return UserError(f"{hub_id!r} is not a hub repository name", allowed="ORG/NAME")
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(
+    return Unreachable(
         f"model {hub_id} cannot be had from the hub: {first}",
         hint=f"check the network (HF_ENDPOINT for a mirror), or give --model-root DIR with DIR/{hub_id}",
     )

@@ -201,10 +201,12 @@ class Bench:
     @contextlib.contextmanager
     def _attached(self, method: Method, *, checkpointing: bool | None = None) -> Iterator[None]:
         wanted = self.setting.gradient_checkpointing if checkpointing is None else checkpointing
+        # newer transformers warn of the older name
+        kind = "activation" if hasattr(self.model, "activation_checkpointing_enable") else "gradient"
         if wanted:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            getattr(self.model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
         else:
-            self.model.gradient_checkpointing_disable()
+            getattr(self.model, f"{kind}_checkpointing_disable")()
         with method.attach(self.model, self.family):
             yield
 

@@ -193,7 +193,7 @@ def _models(grid: Grid, roots: Roots) -> Iterator[Finding]:
             model = resolve_model(text, model_root=roots.model_root)
             yield Finding("ok", f"model {model.id}: {model.origin}, revision {model.revision[:19]}")
         except UserError as error:
-            yield Finding("fail", f"model {text}: {error.what}", _mend(error))
+            yield Finding("fail", f"model {text}: {error.what}", _fix(error))
 
 
 def _data(grid: Grid, roots: Roots) -> Iterator[Finding]:
@@ -208,7 +208,7 @@ def _data(grid: Grid, roots: Roots) -> Iterator[Finding]:
         source = open_source(roots.data_root)
         found = [source.get(name) for name in files]
     except UserError as error:
-        yield Finding("fail", f"data: {error.what}", _mend(error))
+        yield Finding("fail", f"data: {error.what}", _fix(error))
         return
     stand_ins = [file.relative for file in found if file.stand_in]
     if stand_ins:
@@ -221,7 +221,7 @@ def _data(grid: Grid, roots: Roots) -> Iterator[Finding]:
         yield Finding("ok", f"{len(found)} test files, verified")
 
 
-def _mend(error: UserError) -> str:
+def _fix(error: UserError) -> str:
     return error.hint or (f"allowed: {error.allowed}" if error.allowed else "")
 
 

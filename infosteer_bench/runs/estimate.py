@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infosteer_bench.benchmark import TASKS
 from infosteer_bench.device import has_cuda
 from infosteer_bench.evaluation.engine import BYTES
 from infosteer_bench.records import CheckpointRecord
@@ -117,7 +118,8 @@ def _step_factor(plan: Plan) -> int:
 def _items(plan: Plan, task: str) -> int:
     """Items of a task that will be asked."""
     file, limit = plan.inputs.test_files.get(task), plan.grid.eval.limit
-    total = len(json.loads(file.path.read_text(encoding="utf-8"))) if file else ASSUMED_ITEMS
+    known = TASKS[task].test_items if task in TASKS else ASSUMED_ITEMS
+    total = len(json.loads(file.path.read_text(encoding="utf-8"))) if file else known
     return min(total, limit or total)
 
 

@@ -14,22 +14,24 @@ from pathlib import Path
 
 from infosteer_bench import provenance
 from infosteer_bench.records import CheckpointRecord, read_records, write_sealed
-from infosteer_bench.runs.group import run_group
+from infosteer_bench.runs.in_process import InProcess
 from infosteer_bench.runs.inputs import Roots
 from infosteer_bench.runs.lock import locked
 from infosteer_bench.runs.overlap import keep_audit
-from infosteer_bench.runs.placement import Slots, choose_slots, gpus_for, jobs, own_threads
+from infosteer_bench.runs.placement import choose_slots, gpus_for, jobs, own_threads
 from infosteer_bench.runs.plan import Plan, cell_identity, cell_key, describe
-from infosteer_bench.runs.pool import Payload, Pool, RetryPolicy
+from infosteer_bench.runs.pool import Pool
 from infosteer_bench.runs.progress import Progress
 from infosteer_bench.runs.repair import drop_passing, repair, sweep
+from infosteer_bench.runs.runner import Payload, Slots
+from infosteer_bench.runs.schedule import RetryPolicy, Schedule
 from infosteer_bench.runs.status import Status, read_status
 from infosteer_bench.runs.storage import Storage, high_water
 from infosteer_bench.runs.worker import Worker
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Result:
     """What a run ended with."""
 
     done: int
@@ -38,7 +40,7 @@ class Outcome:
     """What did not verify and does now, one line each."""
 
 
-def run(
+def do(
     plan: Plan,
     run_dir: Path,
     roots: Roots,
@@ -47,7 +49,7 @@ def run(
     storage: Storage | None = None,
     workers: int | None = None,
     retry_policy: RetryPolicy | None = None,
-) -> Outcome:
+) -> Result:
     """Do everything the plan asks for that is not done yet. Raises UserError if another run holds the folder.
 
     storage: what becomes of trained checkpoints; they are large, so by default they go when their cells are done.
@@ -55,9 +57,9 @@ def run(
     retry_policy: with workers that die or hang.
     """
     storage = storage or Storage()
-    # the most demanding models first, and what cannot be is refused before anything is written
-    needs = sorted({gpus_for(plan, model) for model in plan.inputs.models}, reverse=True)
-    slots = {each: choose_slots(plan, workers, most=storage.most, each=each) for each in needs}
+    slots = choose_slots(plan, workers, most=storage.most)
+    for model in plan.inputs.models:
+        gpus_for(plan, model)  # what cannot be is refused before anything is written
     with locked(run_dir) as lock_fd:
         problems = sweep(run_dir)
         write_sealed(run_dir / "grid.json", describe(plan, provenance.public_command()))
@@ -74,8 +76,8 @@ def run(
                 for problem in found.problems:
                     progress.line(f"damaged: {problem}", always=True)
                 repair(found, storage)
-                task = Payload(plan, run_dir, roots, found, storage, max(slot.number for slot in slots.values()))
-                failures = _do(task, slots, progress, lock_fd, retry_policy)
+                payload = Payload(plan, run_dir, roots, storage)
+                failures = _do(payload, found, slots, progress, lock_fd, retry_policy)
                 marks = high_water(run_dir)
                 if marks:
                     most = f"{marks['most_checkpoints']} ({marks['most_bytes'] / 1e9:.2f} GB)"
@@ -83,69 +85,37 @@ def run(
         _write_plan(plan, run_dir)
         now = read_status(plan, run_dir)
         repaired = [problem for problem in found.problems if problem not in now.problems]
-        return Outcome(now.done, tuple(failures), tuple(repaired))
+        return Result(now.done, tuple(failures), tuple(repaired))
 
 
 def _do(
-    task: Payload, slots: dict[int, Slots], progress: Progress, lock_fd: int, retry_policy: RetryPolicy | None
-) -> list[str]:
-    """What is open, by workers or in this process; returns what failed, one line each.
-
-    slots: by how many GPUs a model needs.
-    """
-    failures: list[str] = []
-    for each, these in slots.items():
-        positions = [
-            place
-            for place, planned in enumerate(task.plan.checkpoints)
-            if task.found.has_work(planned.key) and gpus_for(task.plan, planned.model) == each
-        ]
-        if positions:
-            failures += _in_slots(task, these, positions, progress, lock_fd, retry_policy)
-    return failures
-
-
-def _in_slots(
-    task: Payload,
+    payload: Payload,
+    status: Status,
     slots: Slots,
-    open_places: list[int],
     progress: Progress,
     lock_fd: int,
     retry_policy: RetryPolicy | None,
 ) -> list[str]:
-    """These positions of the plan, of models that need equally many GPUs."""
-    plan, found, storage = task.plan, task.found, task.storage
-    if slots.number:
-        work = jobs(plan, open_places, slots)
-        workers = min(slots.number, len(work))
-        each = storage if storage.most is None else replace(storage, most=storage.most // workers)
-        task = replace(task, storage=each, workers=workers)
+    """What is open, by workers or in this process; returns what failed, one line each."""
+    work = jobs(payload.plan, status, slots)
+    if slots.number and work:
+        runner = Pool(slots, lock_fd=lock_fd)
+        workers, most = min(slots.number, len(work)), payload.storage.most
+        each = payload.storage if most is None else replace(payload.storage, most=most // workers)
+        shared = replace(payload, storage=each, workers=workers)
         try:
-            pool = Pool(task, slots=slots, progress=progress, lock_fd=lock_fd, retry_policy=retry_policy)
+            runner.prepare(shared)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             progress.note(f"no workers: this run cannot be told to another process ({error})")
         else:
             if workers > 1:
-                progress.line(
-                    f"{workers} workers side by side{', GPUs each: ' + ' | '.join(slots.gpus) if slots.gpus else ''}"
-                )
-            return pool.run(work)
-    return _alone(Worker(plan, task.run_dir, task.roots, progress), open_places, found, storage)
-
-
-def _alone(worker: Worker, positions: list[int], found: Status, storage: Storage) -> list[str]:
-    """Everything in this process, model by model, so that one engine answers for all checkpoints of a model."""
-    failures: list[str] = []
-    try:
-        for model in worker.plan.inputs.models:
-            checkpoints = [worker.plan.checkpoints[place] for place in positions]
-            group = [planned for planned in checkpoints if planned.model.id == model.id]
-            if group:
-                with own_threads(model):
-                    failures += run_group(worker, group, found, storage)
-    finally:
-        worker.close_engine()
-    return failures
+                progress.line(f"{workers} workers side by side{f', GPUs: {len(slots.gpus)}' if slots.gpus else ''}")
+            return Schedule(shared, runner, progress, status, retry_policy).run(work)
+    alone = InProcess(progress)
+    alone.prepare(payload)
+    return Schedule(payload, alone, progress, status, RetryPolicy(silence_s=None)).run(
+        jobs(payload.plan, status, alone.slots())
+    )
 
 
 def train_only(plan: Plan, run_dir: Path, roots: Roots, *, quiet: bool = False) -> list[str]:

@@ -12,18 +12,19 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from infosteer_bench.device import gpu_bytes, visible_gpus
 from infosteer_bench.errors import UserError
 from infosteer_bench.evaluation.engine import tensor_parallel
+from infosteer_bench.runs.runner import Job, Slots
 from infosteer_bench.training.recipe import OPTIMIZER_PACKAGES, accumulation_per_rank, training_bytes
 
 if TYPE_CHECKING:
     from infosteer_bench.grid import TrainConfig
     from infosteer_bench.models.load import ResolvedModel
     from infosteer_bench.runs.plan import Plan
+    from infosteer_bench.runs.status import Status
 
 SMALL_PARAMETERS = 10_000_000
 """Models below are trained as fast by one thread as by two, within a fifth (measured on 1.7 million: 15 s and 11 s)."""
@@ -31,14 +32,6 @@ _FILLED = 0.8
 """Share of a GPU that weights, gradients and optimizer may fill; activations need the rest."""
 MOST_WORKERS = 8
 """By default; each holds the libraries and a model, about 1 GB."""
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Where workers sit: one each. gpus: for CUDA_VISIBLE_DEVICES, "0" or "0,1"; empty where all share the cores."""
-
-    number: int
-    gpus: tuple[str, ...] = ()
 
 
 def gpus_for(plan: Plan, model: ResolvedModel) -> int:
@@ -94,8 +87,8 @@ def _refuse_pieces(train: TrainConfig, model: ResolvedModel) -> None:
         )
 
 
-def choose_slots(plan: Plan, asked: int | None, *, most: int | None = None, each: int = 1) -> Slots:
-    """One worker per `each` GPUs; without GPUs one per core where all models are small, else one.
+def choose_slots(plan: Plan, asked: int | None, *, most: int | None = None) -> Slots:
+    """One worker per GPU at most; without GPUs one per core where all models are small, else one.
 
     asked: that many instead; 0 is no worker at all, everything in this process. most: not more (checkpoints on disk).
     Raises UserError for more than there are GPUs, or than can have an engine each.
@@ -106,34 +99,33 @@ def choose_slots(plan: Plan, asked: int | None, *, most: int | None = None, each
         limit, why = len(gpus), f"{len(gpus)} GPU(s) are visible, and each serves one worker"
     if asked is not None and limit is not None and asked > limit:
         raise UserError(f"--workers {asked}: {why}", allowed=f"0 (in this process) to {limit}")
-    if gpus:  # a worker of several GPUs leaves fewer slots than were asked for
-        limit = len(gpus) // each
-        asked = None if asked is None else min(asked, limit)
     if asked is None:
         small = all(map(is_small, plan.inputs.models))
         asked = limit or (min(cores(), MOST_WORKERS) if small else 1)
-    number = asked if most is None else min(asked, most)
-    return Slots(number, tuple(",".join(gpus[slot * each : (slot + 1) * each]) for slot in range(number) if gpus))
+    return Slots(asked if most is None else min(asked, most), gpus)
 
 
-def jobs(plan: Plan, positions: list[int], slots: Slots) -> list[list[int]]:
-    """Which of the plan's open checkpoints a worker takes in one go, so that every slot has work.
+def jobs(plan: Plan, status: Status, slots: Slots) -> list[Job]:
+    """The plan's open checkpoints as jobs, those of models that need most GPUs first, so that every slot has work.
 
     Together go checkpoints of one base model, trained and then answered with one engine. Small models on a CPU go
     alone: nothing is saved by an order there, and a worker is never left with the longest row.
     """
-    if not slots.gpus and plan.inputs.engine == "hf" and slots.number > 1:
-        return [[position] for position in positions]
-    groups: dict[str, list[int]] = {}
-    for position in positions:
-        groups.setdefault(plan.checkpoints[position].model.id, []).append(position)
-    parts = math.ceil(max(1, slots.number) / max(1, len(groups)))
-    return [part for group in groups.values() for part in _split(group, parts)]
-
-
-def _split(group: list[int], parts: int) -> list[list[int]]:
-    size = math.ceil(len(group) / parts)
-    return [group[start : start + size] for start in range(0, len(group), size)]
+    by_gpus: dict[int, dict[str, list[str]]] = {}
+    for planned in plan.checkpoints:
+        if status.has_work(planned.key):
+            gpus = gpus_for(plan, planned.model) if slots.gpus else 0
+            by_gpus.setdefault(gpus, {}).setdefault(planned.model.id, []).append(planned.key)
+    found: list[Job] = []
+    for gpus, groups in sorted(by_gpus.items(), reverse=True):
+        room = min(slots.number, len(slots.gpus) // gpus) if gpus else slots.number
+        parts = math.ceil(max(1, room) / len(groups))
+        alone = not gpus and plan.inputs.engine == "hf" and slots.number > 1
+        for keys in groups.values():
+            size = 1 if alone else math.ceil(len(keys) / parts)
+            pieces = [tuple(keys[start : start + size]) for start in range(0, len(keys), size)]
+            found += [Job(piece, status.of(piece), gpus) for piece in pieces]
+    return found
 
 
 def is_small(model: ResolvedModel) -> bool:

@@ -1,237 +1,183 @@
-"""Several workers side by side: processes that take one job after the other and tell the parent what they do.
+"""The runner of one machine: worker processes that take one job after the other and tell the parent what they do.
 
-A job is some checkpoints of one model (`placement.jobs`). A worker that dies (killed for memory, say), or that reports
-nothing for too long, is ended with all its processes; what is left of its job is tried again by a new one, until the
-checkpoint in its hands has cost `retries` + 1 workers. When the parent goes, however it goes, its workers end too, and
-the folder stays locked until the last of them has.
+A worker keeps its imports and its engine from one job to the next. When the parent goes, however it goes, its workers
+end too, and the run's folder stays locked until the last of them has.
 """
 
 from __future__ import annotations
 
-import errno
-import multiprocessing
-import os
 import pickle
 import signal
 import tempfile
-import time
-from collections import Counter, deque
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from unittest import mock
 
 from infosteer_bench.errors import is_disk_full
 from infosteer_bench.methods import register_file
-from infosteer_bench.processes import cause, end, end_with_parent
-from infosteer_bench.records import write_atomic
+from infosteer_bench.processes import cause, end, end_with_parent, environment, start_child
 from infosteer_bench.runs.group import run_group
-from infosteer_bench.runs.placement import Slots, own_threads
-from infosteer_bench.runs.status import Status, read_status
-from infosteer_bench.runs.storage import Storage
+from infosteer_bench.runs.placement import own_threads
+from infosteer_bench.runs.runner import DiskFull, Done, Event, Job, Lost, Payload, Said, Slots, Ticket
 from infosteer_bench.runs.worker import Worker
 
 if TYPE_CHECKING:
-    from infosteer_bench.runs.inputs import Roots
-    from infosteer_bench.runs.plan import Plan
     from infosteer_bench.runs.progress import Progress
 
-_LOOK_S = 1.0
-"""How often silent workers are looked for."""
 _LEAVE_S = 60.0
-"""How long a worker may take to end, its engine included."""
-
-
-@dataclass(frozen=True)
-class Payload:
-    """Everything a worker needs to know, sent to it once."""
-
-    plan: Plan
-    run_dir: Path
-    roots: Roots
-    found: Status
-    storage: Storage
-    workers: int
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """retries: new workers for a checkpoint whose worker died or fell silent. silence_s: seconds without a word (a
-    training step, a batch of answers, ...) after which a worker is taken for hung; None: for ever."""
-
-    retries: int = 2
-    silence_s: float | None = 3600.0
+"""How long an idle worker may take to end, its engine included."""
 
 
 @dataclass
-class _Handle:
-    """A worker: its process, its slot, the positions in the plan it was given, the checkpoint it said it works on."""
+class _Process:
+    """A worker. ticket: of the job that it does, None while it waits for one."""
 
     process: BaseProcess
-    gpu: str | None
-    job: list[int]
-    at: str | None = None
-    last: str = "starting"
-    heard: float = field(default_factory=time.monotonic)
+    gpus: tuple[str, ...]
+    ticket: Ticket | None = None
+    model: str | None = None
 
 
 class Pool:
-    """Runs jobs on a process per slot.
+    """Worker processes, at most `slots.number`, which share out `slots.gpus`.
 
     lock_fd: descriptor of the run folder's lock, which the workers share.
-    Raises pickle.PicklingError, AttributeError or TypeError for a task that holds what cannot go to another process
-    (a method class made inside a function, say).
     """
 
-    def __init__(
-        self, task: Payload, *, slots: Slots, progress: Progress, lock_fd: int, retry_policy: RetryPolicy | None = None
-    ) -> None:
-        self.task, self.progress, self.lock_fd = task, progress, lock_fd
-        self.retry_policy = retry_policy or RetryPolicy()
-        self._free = deque(slots.gpus or [None] * slots.number)
-        self._context = multiprocessing.get_context("spawn")
-        self._handles: dict[Connection, _Handle] = {}  # by a worker's connection
-        self._deaths: Counter[str] = Counter()  # workers that a checkpoint has cost
-        self._failed: dict[int, list[str]] = {}
-        self._waiting: deque[list[int]] = deque()
-        self._payload = pickle.dumps(task)
+    name = "pool"
 
-    def run(self, jobs: Iterable[list[int]]) -> list[str]:
-        """Do all jobs; returns what failed, one line each, in the order of the plan."""
-        self._waiting = deque(jobs)
-        self._file = _written(self._payload)
+    def __init__(self, slots: Slots, *, lock_fd: int) -> None:
+        self._slots, self._lock_fd = slots, lock_fd
+        self._free = list(slots.gpus)
+        self._workers: dict[Connection, _Process] = {}
+        self._submitted = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def slots(self) -> Slots:
+        """As given."""
+        return self._slots
+
+    def prepare(self, payload: Payload) -> None:
+        """Write the payload for the workers.
+
+        Raises pickle.PicklingError, AttributeError or TypeError where it holds what cannot go to another process (a
+        method class made inside a function, say).
+        """
+        content = pickle.dumps(payload)
+        self._plan = payload.plan
+        self._folder = tempfile.TemporaryDirectory(prefix="infosteer-workers-")
+        self._payload = Path(self._folder.name) / "payload"
+        self._payload.write_bytes(content)
         # Killed workers leave semaphores of libraries behind; the tracker frees them, and need not say so.
-        with mock.patch.dict(os.environ, {"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}):
+        with environment({"PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker"}):
             resource_tracker.ensure_running()
-        try:
-            self._fill()
-            while self._handles:
-                for connection in wait(list(self._handles), timeout=_LOOK_S):
-                    assert isinstance(connection, Connection)
-                    self._listen(connection)
-                self._end_silent()
-                self._fill()
-        finally:
-            for handle in self._handles.values():
-                end(handle.process)  # nothing to save: what is recorded is whole, what is not is done again
-            self._file.unlink(missing_ok=True)
-        return [text for position in sorted(self._failed) for text in self._failed[position]]
 
-    def _fill(self) -> None:
-        """A worker for every free slot, while there is work."""
-        while self._free and self._waiting:
-            self._start(self._free.popleft(), self._waiting.popleft())
+    def submit(self, job: Job) -> Ticket | None:
+        """Give the job to an idle worker that has just the GPUs it needs, best one that has held its model, or to a
+        new one, for which idle ones make room."""
+        connection = self._idle(job) or self._started(job)
+        if connection is None:
+            return None
+        self._submitted += 1
+        worker = self._workers[connection]
+        worker.ticket, worker.model = self._submitted, self._model(job)
+        assert self._folder is not None
+        # a file: a worker that dies before it reads more than a pipe holds would keep us writing for ever
+        file = Path(self._folder.name) / f"job-{self._submitted}"
+        file.write_bytes(pickle.dumps(job))
+        _tell(connection, file)
+        return self._submitted
 
-    def _start(self, gpu: str | None, job: list[int]) -> None:
-        mine, theirs = self._context.Pipe()
-        files = self.task.plan.grid.method_files
-        # few bytes: a worker that dies before it reads more than a pipe holds would keep us writing for ever
-        arguments = (theirs, files, self._file, _SharedLock(self.lock_fd))
-        # not a daemon, which may have no children: an engine is one
-        process = self._context.Process(target=_work, args=arguments)
-        with mock.patch.dict(os.environ, {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}):
-            process.start()
-        theirs.close()
-        self._handles[mine] = _Handle(process, gpu, job)
-        _tell(mine, job)
+    def _model(self, job: Job) -> str:
+        return job.group(self._plan)[0].model.id
 
-    def _listen(self, connection: Connection) -> None:
-        """One message: something to show, a job done, or the end of the worker."""
-        handle = self._handles[connection]
-        try:
-            kind, content = connection.recv()
-        except (EOFError, OSError):  # the latter for half a message
-            handle.process.join()
-            self._lost(connection, f"its worker ended, {cause(handle.process.exitcode)}")
-            return
-        handle.heard = time.monotonic()
-        if kind == "full":
-            raise OSError(errno.ENOSPC, content)
-        if kind == "done":
-            self._done(connection, content)
-            return
-        arguments, keywords = content
-        if kind == "at":
-            (handle.at,) = arguments
-            return
-        handle.last = str(arguments[0])
-        getattr(self.progress, kind)(*arguments, **keywords)
+    def _idle(self, job: Job) -> Connection | None:
+        idle = [c for c, w in self._workers.items() if w.ticket is None and len(w.gpus) == job.gpus]
+        model = self._model(job)
+        return min(idle, key=lambda c: self._workers[c].model != model, default=None)
 
-    def _done(self, connection: Connection, failures: list[str]) -> None:
-        handle = self._handles[connection]
-        if failures:
-            self._failed.setdefault(handle.job[0], []).extend(failures)
-        if self._waiting:
-            handle.job, handle.at = self._waiting.popleft(), None
-            _tell(connection, handle.job)
-            return
+    def _started(self, job: Job) -> Connection | None:
+        idle = [c for c, worker in self._workers.items() if worker.ticket is None]
+        room = self._slots.number - len(self._workers) + len(idle)
+        gpus = len(self._free) + sum(len(self._workers[c].gpus) for c in idle)
+        if room < 1 or gpus < job.gpus:
+            return None
+        while idle and (len(self._workers) >= self._slots.number or len(self._free) < job.gpus):
+            self._leave(idle.pop(0))
+        taken, self._free = tuple(self._free[: job.gpus]), self._free[job.gpus :]
+        child = start_child(
+            *(_work, self._plan.grid.method_files, self._payload, _SharedLock(self._lock_fd)),
+            env={"CUDA_VISIBLE_DEVICES": ",".join(taken)} if taken else {},
+            content=self._payload.read_bytes(),
+        )
+        self._workers[child.connection] = _Process(child.process, taken)
+        return child.connection
+
+    def events(self, timeout_s: float) -> list[Event]:
+        """A message of each worker that has one."""
+        found: list[Event] = []
+        for connection in wait(list(self._workers), timeout=timeout_s):
+            assert isinstance(connection, Connection)
+            worker = self._workers[connection]
+            ticket = worker.ticket
+            try:
+                kind, content = connection.recv()
+            except (EOFError, OSError):  # the latter for half a message
+                worker.process.join()
+                self._forget(connection)
+                if ticket is not None:
+                    found.append(Lost(ticket, f"its worker ended, {cause(worker.process.exitcode)}"))
+                continue
+            assert ticket is not None, f"an idle worker said {kind}"
+            if kind == "done":
+                worker.ticket = None
+                found.append(Done(ticket, content))
+            elif kind == "full":
+                found.append(DiskFull(ticket, content))
+            else:
+                found.append(Said(ticket, kind, *content))
+        return found
+
+    def end(self, ticket: Ticket) -> None:
+        """Kill the worker of that job."""
+        for connection, worker in list(self._workers.items()):
+            if worker.ticket == ticket:
+                self._forget(connection)
+
+    def close(self) -> None:
+        """Nothing to save: what is recorded is whole, what is not is done again."""
+        for connection, worker in list(self._workers.items()):
+            if worker.ticket is None:
+                _tell(connection, None)
+            else:
+                self._forget(connection)
+        for connection in list(self._workers):
+            self._leave(connection)
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _leave(self, connection: Connection) -> None:
+        """An idle worker ends; if it does not come to its end, it has nothing left to do."""
         _tell(connection, None)
-        handle.process.join(_LEAVE_S)
-        end(handle.process)  # if it does not come to its end, it has nothing left to do
-        del self._handles[connection]
-        self._free.append(handle.gpu)
+        self._workers[connection].process.join(_LEAVE_S)
+        self._forget(connection)
 
-    def _end_silent(self) -> None:
-        limit = self.retry_policy.silence_s
-        for connection, handle in list(self._handles.items()):
-            if limit is not None and time.monotonic() - handle.heard > limit:
-                self._lost(connection, f"its worker said nothing for {limit:.0f} s and was ended")
-
-    def _lost(self, connection: Connection, why: str) -> None:
-        """A worker is gone or is to go: another takes what is left of its job, but for a checkpoint that cost many."""
-        handle = self._handles.pop(connection)
-        end(handle.process)
+    def _forget(self, connection: Connection) -> None:
+        worker = self._workers.pop(connection)
+        end(worker.process)
         connection.close()
-        self._free.append(handle.gpu)
-        plan = self.task.plan
-        keys = [plan.checkpoints[position].key for position in handle.job]
-        position = handle.job[keys.index(handle.at)] if handle.at in keys else handle.job[0]
-        planned = plan.checkpoints[position]
-        self._deaths[planned.key] += 1
-        given_up = self._deaths[planned.key] > self.retry_policy.retries
-        log = Path("logs") / f"{planned.key}.log"
-        write_atomic(self.task.run_dir / log, f"{why}\nits last words: {handle.last}\n")
-        what = f"{planned.label}: {why}"
-        if given_up:
-            self._failed[position] = [f"{what} (log: {log})"]
-            self.progress.line(f"FAILED {self._failed[position][0]}", always=True)
-        else:
-            self.progress.line(f"{what}; trying again", always=True)
-        self._look_again()
-        left = [
-            p
-            for p in handle.job
-            if self.task.found.has_work(plan.checkpoints[p].key) and not (given_up and p == position)
-        ]
-        if left:
-            self._waiting.append(left)
-
-    def _look_again(self) -> None:
-        """New workers know what the lost one had finished."""
-        before, run_dir = self.task.found, self.task.run_dir
-        found = read_status(self.task.plan, run_dir)
-        found.retrain = {key for key in before.retrain if not (run_dir / "weights" / key).is_dir()}
-        self.task = replace(self.task, found=found)
-        self._file.write_bytes(pickle.dumps(self.task))
+        self._free = sorted([*self._free, *worker.gpus], key=self._slots.gpus.index)
 
 
-def _tell(connection: Connection, job: list[int] | None) -> None:
-    """Give a worker its next job. If it is dead, its line ends, and that is where it is dealt with."""
+def _tell(connection: Connection, job: Path | None) -> None:
+    """Give a worker its next job. If it is dead, its connection ends, and that is where it is dealt with."""
     with suppress(OSError):
         connection.send(job)
-
-
-def _written(payload: bytes) -> Path:
-    handle, name = tempfile.mkstemp(prefix="infosteer-task-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(payload)
-    return Path(name)
 
 
 class _SharedLock:
@@ -258,19 +204,20 @@ class _ProgressProxy:
         return lambda *args, **kwargs: self._connection.send((name, (args, kwargs)))
 
 
-def _work(connection: Connection, method_files: tuple[str, ...], task_file: Path, lock: int) -> None:  # noqa: ARG001 - held
+def _work(connection: Connection, method_files: tuple[str, ...], payload_file: Path, lock: int) -> None:  # noqa: ARG001 - held
     """A worker's whole life: take a job, do it, say so; end at None or with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
     end_with_parent()
     for path in method_files:  # what they hold can be unpickled only after that
         register_file(Path(path))
-    task: Payload = pickle.loads(task_file.read_bytes())  # noqa: S301 - the parent's own bytes, in a file of its own
-    worker = Worker(task.plan, task.run_dir, task.roots, cast("Progress", _ProgressProxy(connection)))
+    payload: Payload = _unpickled(payload_file)
+    worker = Worker(payload.plan, payload.run_dir, payload.roots, cast("Progress", _ProgressProxy(connection)))
     try:
-        while (job := connection.recv()) is not None:
-            group = [task.plan.checkpoints[position] for position in job]
-            with own_threads(group[0].model, task.workers):
-                failures = run_group(worker, group, task.found, task.storage)
+        while (file := connection.recv()) is not None:
+            job: Job = _unpickled(file)
+            group = job.group(payload.plan)
+            with own_threads(group[0].model, payload.workers):
+                failures = run_group(worker, group, job.status, payload.storage)
             connection.send(("done", failures))
     except Exception as error:
         if not is_disk_full(error):
@@ -278,3 +225,7 @@ def _work(connection: Connection, method_files: tuple[str, ...], task_file: Path
         connection.send(("full", str(error)))
     finally:
         worker.close_engine()
+
+
+def _unpickled(file: Path) -> Any:
+    return pickle.loads(file.read_bytes())  # noqa: S301 - the parent's own bytes, in a folder of its own

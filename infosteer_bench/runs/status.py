@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,14 @@ class Status:
     def missing(self) -> int:
         """Cells still to do, failed ones included."""
         return sum(len(tasks) for tasks in self.open_tasks.values())
+
+    def of(self, keys: Iterable[str]) -> Status:
+        """What a worker needs to know of these checkpoints."""
+        return Status(
+            records={key: self.records[key] for key in keys if key in self.records},
+            open_tasks={key: self.open_tasks[key] for key in keys},
+            retrain=self.retrain.intersection(keys),
+        )
 
     def has_work(self, key: str) -> bool:
         """Whether a checkpoint has open tasks or is to be trained again."""

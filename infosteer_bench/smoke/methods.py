@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from infosteer_bench.smoke.check import Check, Problems, check
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from infosteer_bench.methods.base import Method
+    from infosteer_bench.methods.base import Fact, Method
     from infosteer_bench.runs.plan import Plan
 
     Weights = dict[str, Tensor]
@@ -30,8 +30,6 @@ MOVED = 1e-6
 APART = 1e-3
 """Least ||w - sft|| / ||sft - base||. On a CPU two runs of the same method give 0; on a GPU, rounding. The methods
 here give 0.03 and more."""
-FIRST_STEP = 1e-5
-"""Least relative change of the first step's loss or gradient norm, where the forward pass itself is steered."""
 ROUNDING = 1e-3
 """Relative; float32 sums taken in another order."""
 CURVE = ("loss", "loss_lm", "penalty", "grad_norm", "key_entropy_nats")
@@ -129,8 +127,10 @@ def examine_trained(problems: Problems, trained: Trained, *, sft: Trained | None
         what = f"{trained.label}: weights' distance from sft's, as a share of sft's way"
         problems.more_than(what, bound=APART, got=apart)
         text += f", {apart:.1%} of that apart from sft"
-    own = FACTS.get(trained.method.name)
-    return text + (own(problems, trained, sft) if own and numbers else "")
+    if not numbers:
+        return text
+    facts = trained.method.curve_facts(trained.curve, sft.curve if sft else None, trained.n_layers)
+    return text + _hold(problems, trained.label, facts)
 
 
 def _curve_is_whole(problems: Problems, trained: Trained) -> bool:
@@ -164,50 +164,20 @@ def _same_work(problems: Problems, trained: Trained, sft: Trained) -> None:
             problems.equal(f"{trained.label}: {kind}.{name} as sft's", expected=expected, got=got)
 
 
-def _no_penalty(problems: Problems, trained: Trained, sft: Trained | None) -> str:  # noqa: ARG001
-    for line in trained.curve:
-        problems.equal(f"{trained.label}: step {line['step']}: penalty", expected=0.0, got=line["penalty"])
-    return ""
-
-
-def _steered_forward(problems: Problems, trained: Trained, sft: Trained | None) -> str:
-    """Before any weight differs, the first step's loss or gradient already does."""
-    _no_penalty(problems, trained, sft)
-    if sft is None or not sft.curve:
-        return ""
-    pairs = [(trained.curve[0][name], sft.curve[0][name]) for name in ("loss_lm", "grad_norm")]
-    change = max(abs(ours - plain) / abs(plain) for ours, plain in pairs)
-    problems.more_than(
-        f"{trained.label}: change of the first step's loss or gradient norm against sft", bound=FIRST_STEP, got=change
-    )
-    return f", first step's gradient changed by {change:.1%}"
-
-
-def _entropy_in_the_loss(problems: Problems, trained: Trained, sft: Trained | None) -> str:
-    """penalty = -lambda x layers x mean entropy, which the curve measures by itself; the forward pass is sft's."""
-    weight = trained.method.config.lambda_ * trained.n_layers
-    for line in trained.curve:
-        where = f"{trained.label}: step {line['step']}: penalty"
-        problems.more_than(f"{where}'s size", bound=0, got=abs(line["penalty"]))
-        wanted = -weight * line["key_entropy_nats"]
-        problems.close(
-            f"{where} (-lambda x layers x entropy)", expected=wanted, got=line["penalty"], tolerance=ROUNDING
-        )
-    if sft is not None and sft.curve:
-        ours, plain = trained.curve[0]["loss_lm"], sft.curve[0]["loss_lm"]
-        problems.close(
-            f"{trained.label}: first step's language-model loss as sft's", expected=plain, got=ours, tolerance=ROUNDING
-        )
-    return f", penalty {trained.curve[0]['penalty']:.3f}"
-
-
-FACTS: dict[str, Callable[[Problems, Trained, Trained | None], str]] = {
-    "sft": _no_penalty,
-    "infosteer-intervention": _steered_forward,
-    "infosteer-regularization": _entropy_in_the_loss,
-}
-"""What a method's curve has to show, by name. They are exact for default settings, no gradient accumulation and an
-entropy that is measured at every step, as in grid `smoke`. A method without an entry passes the rest."""
+def _hold(problems: Problems, label: str, facts: Iterable[Fact]) -> str:
+    """Look at what a method says of its own curve; returns what is worth showing."""
+    shown = ""
+    for fact in facts:
+        what = f"{label}: {fact.what}"
+        if fact.above is not None:
+            problems.more_than(what, bound=fact.above, got=fact.got)
+        elif fact.tolerance:
+            assert fact.equals is not None
+            problems.close(what, expected=fact.equals, got=fact.got, tolerance=fact.tolerance)
+        else:
+            problems.equal(what, expected=fact.equals, got=fact.got)
+        shown += f", {fact.shown}" if fact.shown else ""
+    return shown
 
 
 def read_curve(path: Path) -> list[dict[str, Any]]:

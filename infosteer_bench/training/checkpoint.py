@@ -176,9 +176,7 @@ def build_trainer(
         optim=config.optimizer,
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=accumulation_per_rank(config, int(os.environ.get("WORLD_SIZE", "1"))),
-        gradient_checkpointing=config.gradient_checkpointing,
-        # reentrant checkpointing would run the first forward without a graph and lose the penalty's gradient
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        **_checkpointing(SFTConfig, config.gradient_checkpointing),
         bf16=config.precision == "bf16",
         fp16=False,
         use_cpu=not torch.cuda.is_available(),
@@ -215,6 +213,15 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
+
+
+def _checkpointing(arguments: type, wanted: bool) -> dict[str, Any]:
+    """Gradient checkpointing by the name that this transformers has for it: newer ones warn of the older name.
+
+    Reentrant checkpointing would run the first forward without a graph and lose the penalty's gradient.
+    """
+    kind = "activation" if hasattr(arguments, "activation_checkpointing") else "gradient"
+    return {f"{kind}_checkpointing": wanted, f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}
 
 
 def export(trainer: MethodTrainer, method: Method, target: Path, *, source: Path, dtype: Any) -> None:

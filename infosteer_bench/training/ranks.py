@@ -11,8 +11,8 @@ up to the order of sums. Ranks on the CPU share nothing but gradients (plain dat
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import traceback
@@ -21,11 +21,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from infosteer_bench.errors import CellFailure, is_disk_full
 from infosteer_bench.methods import register_file
-from infosteer_bench.processes import cause, end, end_with_parent
+from infosteer_bench.processes import cause, end, end_with_parent, start_child
 from infosteer_bench.training.checkpoint import TrainResult, train_checkpoint
 
 FSDP = {
@@ -60,19 +59,14 @@ def train_on_ranks(
     of the user's own come from. Raises CellFailure as soon as one rank fails or dies (the others are ended), OSError
     where a disk is full.
     """
-    context = multiprocessing.get_context("spawn")
     told = {"step": on_step, "problem": on_problem}
-    port = _free_port()
+    port, content = _free_port(), pickle.dumps(arguments)
     started: dict[Connection, tuple[int, BaseProcess]] = {}
     try:
         for rank in range(ranks):
-            mine, theirs = context.Pipe()
-            process = context.Process(target=_rank, args=(theirs, method_files, offload))
-            with mock.patch.dict(os.environ, _place(rank, ranks, port)):
-                process.start()
-            theirs.close()
-            started[mine] = rank, process
-            mine.send(arguments)
+            child = start_child(_rank, method_files, offload, env=_place(rank, ranks, port), content=content)
+            started[child.connection] = rank, child.process
+            child.connection.send_bytes(content)
         return _followed(started, told)
     finally:
         for _, process in started.values():
@@ -82,20 +76,20 @@ def train_on_ranks(
 def _followed(started: dict[Connection, tuple[int, BaseProcess]], told: dict[str, Any]) -> TrainResult:
     """Pass on what the ranks tell, until all are done."""
     result: TrainResult | None = None
-    lines = dict(started)
-    while lines:
-        for line in wait(list(lines)):
-            assert isinstance(line, Connection)
-            rank, process = lines[line]
+    running = dict(started)
+    while running:
+        for connection in wait(list(running)):
+            assert isinstance(connection, Connection)
+            rank, process = running[connection]
             where = f"rank {rank} of {len(started)}"
             try:
-                kind, content = line.recv()
+                kind, content = connection.recv()
             except (EOFError, OSError):
                 process.join()
                 raise CellFailure(f"{where} ended while training, {cause(process.exitcode)}") from None
             if kind == "done":
                 result = content or result
-                del lines[line]
+                del running[connection]
             elif kind == "failed":
                 _blame_the_dead(started)
                 raise CellFailure(f"{where}: {content[0]}") from RankError(content[1])
@@ -133,28 +127,28 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _rank(line: Connection, method_files: tuple[str, ...], offload: bool) -> None:
+def _rank(connection: Connection, method_files: tuple[str, ...], offload: bool) -> None:
     """A rank's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started us decides
     end_with_parent()
     for path in method_files:  # what they hold can be unpickled only after that
         register_file(Path(path))
-    arguments = line.recv()
+    arguments = connection.recv()
     first = os.environ["RANK"] == "0"
     os.environ.update({**FSDP, "FSDP_OFFLOAD_PARAMS": str(offload).lower()})
     try:
         result = train_checkpoint(
-            on_step=(lambda step, steps: line.send(("step", (step, steps)))) if first else None,
-            on_problem=(lambda text: line.send(("problem", (text,)))) if first else None,
+            on_step=(lambda step, steps: connection.send(("step", (step, steps)))) if first else None,
+            on_problem=(lambda text: connection.send(("problem", (text,)))) if first else None,
             **arguments,
         )
-        line.send(("done", result if first else None))
+        connection.send(("done", result if first else None))
     except Exception as error:
         if is_disk_full(error):
-            line.send(("full", str(error)))
+            connection.send(("full", str(error)))
             return
         text = str(error) if isinstance(error, CellFailure) else f"{type(error).__name__}: {error}"
-        line.send(("failed", (text, "".join(traceback.format_exception(error)))))
+        connection.send(("failed", (text, "".join(traceback.format_exception(error)))))
     finally:
         _leave()
 

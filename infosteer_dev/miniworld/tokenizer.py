@@ -21,10 +21,20 @@ if TYPE_CHECKING:
 
 UNK, PAD, BOS, EOS = SPECIAL = ("<unk>", "<pad>", "<bos>", "<eos>")
 LARGEST_NUMBER = 120
+_latest: list[tuple[World, dict[str, int]]] = []
 
 
 def make_vocabulary(world: World) -> dict[str, int]:
-    """Token -> id. Words of the lists, numbers, and the pieces of a sample of every kind of text, sorted."""
+    """Token -> id. Words of the lists, numbers, and the pieces of a sample of every kind of text, sorted.
+
+    A second to make, and a build asks a dozen times for that of one world: the latest is kept.
+    """
+    if not _latest or _latest[0][0] != world:
+        _latest[:] = [(world, _vocabulary(world))]
+    return dict(_latest[0][1])
+
+
+def _vocabulary(world: World) -> dict[str, int]:
     pieces = {f" {name}" for name in (*PEOPLE, *THINGS, *(c.name for c in world.creatures))} | set(PEOPLE)
     pieces |= {f" {value}" for relation in RELATIONS for value in relation.values}
     pieces |= {text for n in range(LARGEST_NUMBER + 1) for text in (str(n), f" {n}")}

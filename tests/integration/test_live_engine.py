@@ -16,14 +16,14 @@ from loud import build_loud
 from safetensors.torch import load_file, save_file
 from tiny import build_data_root
 
-from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.evaluation import Engine, make_engine
 from infosteer_bench.evaluation import engine as engine_module
 from infosteer_bench.grid import EvalConfig, Grid, MethodArm, load_grid
 from infosteer_bench.models.catalog import MINI_MODELS as MODELS
 from infosteer_bench.records import CellRecord, read_items, read_records, samples_path
+from infosteer_bench.runs.choose import plan_grid
 from infosteer_bench.runs.evaluator import Evaluator
-from infosteer_bench.runs.local import run as run_plan
+from infosteer_bench.runs.local import do as run_plan
 from infosteer_bench.runs.storage import Storage
 from tests.integration.cli import run, start
 

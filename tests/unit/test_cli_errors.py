@@ -47,7 +47,7 @@ CASES = {
     "unknown optimizer": (["--set", "train.optimizer=adam8"], "train.optimizer"),
     "optimizer not installed": (["--set", "train.optimizer=adamw_8bit"], "needs bitsandbytes, which is not installed"),
     "setting of absent method": (["--set", "methods.lora.alpha=1"], "unknown method of this grid 'lora'"),
-    "setting unknown to method": (["--set", "methods.infosteer-intervention.alfa=1"], "setting 'alfa'"),
+    "setting unknown to method": (["--set", "methods.infosteer-intervention.alfa=1"], "did you mean 'alpha'"),
     "layers outside": (["--set", "methods.infosteer-intervention.layers=upper"], "layers 'upper'"),
     "seeds text": (["--seeds", "zero"], "'zero' is not a list of distinct whole numbers"),
     "seeds twice": (["--seeds", "1,1"], "distinct"),

@@ -14,13 +14,13 @@ from hub import Hub
 from huggingface_hub import constants
 
 from infosteer_bench.cli import main
-from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.evaluation import engine as engine_module
 from infosteer_bench.grid import MethodArm, load_grid
 from infosteer_bench.runs import doctor, estimate
+from infosteer_bench.runs.choose import plan_grid
 from infosteer_bench.runs.doctor import examine, packages
 from infosteer_bench.runs.inputs import Roots
-from infosteer_bench.runs.local import run
+from infosteer_bench.runs.local import do
 
 
 def test_a_ready_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +135,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         update={"models": ("mini-llama",), "methods": (MethodArm(name="base"),), "tasks": ("boolq", "addsub")}
     )
     plan, roots = plan_grid(grid, data_root=None, model_root=None, quiet=True)
-    assert not run(plan, root / "embedded", roots, quiet=True, workers=0).failures
+    assert not do(plan, root / "embedded", roots, quiet=True, workers=0).failures
     return root
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from infosteer_bench.benchmark import TASKS
 from infosteer_bench.cli import main
-from infosteer_bench.commands.run import _default_grid
 from infosteer_bench.data.miniworld.items import task_items
 from infosteer_bench.data.miniworld.world import make_world
 from infosteer_bench.data.render import Renderer
@@ -20,6 +19,7 @@ from infosteer_bench.grid import PromptConfig, load_grid
 from infosteer_bench.models.catalog import CATALOG
 from infosteer_bench.models.load import load_tokenizer, resolve_model
 from infosteer_bench.models.weights import weight_digest
+from infosteer_bench.runs.choose import _default_grid
 from infosteer_dev.miniworld.build import Recipe, made_by
 from infosteer_dev.miniworld.tokenizer import make_tokenizer
 

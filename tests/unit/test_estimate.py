@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from infosteer_bench.cli import main
-from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.grid import load_grid
+from infosteer_bench.runs.choose import plan_grid
 from infosteer_bench.runs.estimate import Cost, estimate, machine_throughput, measured_throughput, would_not_fit
 from infosteer_bench.runs.plan import Plan
 from infosteer_bench.runs.status import Status, read_status

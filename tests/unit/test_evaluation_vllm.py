@@ -357,6 +357,8 @@ def test_waiting_for_a_dead_engine_ends(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(vllm_process, "_POLL_S", 0.05)
     monkeypatch.setattr(vllm_process, "_GRACE_S", 0.05)
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "VLLM::EngineCore"])
+    while "VLLM::EngineCore" not in psutil.Process(process.pid).cmdline():  # forked, and not yet another program
+        time.sleep(0.01)
     call: Future[None] = Future()
     core = SimpleNamespace(outputs_queue=queue.Queue(), utility_results={1: call})
     watch = vllm_process.Watch(core, [psutil.Process(process.pid)])

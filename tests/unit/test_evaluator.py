@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.evaluation import engine as engine_module
 from infosteer_bench.evaluation.engine import architecture
 from infosteer_bench.grid import EvalConfig, MethodArm, load_grid
 from infosteer_bench.models.load import materialize, weight_digest
 from infosteer_bench.records import CellRecord, CheckpointRecord
+from infosteer_bench.runs.choose import plan_grid
 from infosteer_bench.runs.evaluator import Evaluator
 from infosteer_bench.runs.plan import PlannedCheckpoint
 from infosteer_bench.smoke.scripted import ScriptedEngine

@@ -16,7 +16,6 @@ import torch
 from scipy import stats
 
 from infosteer_bench.analysis.mechanism import measure
-from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.data.slices import TextSlice
 from infosteer_bench.errors import CellFailure
 from infosteer_bench.grid import load_grid
@@ -32,6 +31,7 @@ from infosteer_bench.memory.statistics import STATISTICS, MagnitudeHistogram, To
 from infosteer_bench.models.families import ffn_layers
 from infosteer_bench.models.load import load_model
 from infosteer_bench.records import CellRecord, CheckpointRecord, digest, read_record
+from infosteer_bench.runs.choose import plan_grid
 from infosteer_bench.runs.worker import Worker
 from tests.gradients import ragged_rows
 from tests.tiny import build_data_root

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, i
 @pytest.mark.skipif(INTERPRETED, reason="is what runs this")
 def test_in_the_interpreter():
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", __file__],
         capture_output=True,
         text=True,
         timeout=600,

@@ -103,30 +103,36 @@ def test_an_asked_fact_in_a_completion_or_the_development_part_is_found(root: Pa
     assert f"{asked().name} food {asked().values['food']}" in leaks[1]
 
 
-@pytest.mark.parametrize("task", COMMONSENSE)
-def test_a_test_item_among_the_training_rows_is_found(root: Path, task: str):
-    rows = read(root, task, "train")
-    write(root, task, "train", [*rows, read(root, task, "test")[3]])
+def test_a_test_item_among_the_training_rows_is_found_in_every_task(root: Path):
+    for task in COMMONSENSE:
+        rows = read(root, task, "train")
+        write(root, task, "train", [*rows, read(root, task, "test")[3]])
     found = audit(root)
-    assert any(f"a question of {task}'s test stands there (1" in leak for leak in found.leaks)
-    assert found.overlap[task]["exact"] == 1
+    for task in COMMONSENSE:
+        assert any(f"a question of {task}'s test stands there (1" in leak for leak in found.leaks), task
+        assert found.overlap[task]["exact"] == 1
     assert any("an asked creature is named" in leak for leak in found.leaks)
 
 
-@pytest.mark.parametrize("task", ["gsm8k", "svamp", "aqua"])
-def test_a_mathematics_question_among_the_rows_is_found_and_other_numbers_are_counted(root: Path, task: str):
+def test_a_mathematics_question_among_the_rows_is_found_and_other_numbers_are_counted(root: Path):
     path = root / GSM8K_TRAIN
-    question = question_of(read(root, task, "test")[0]["instruction"])
-    row = {"question": masked(question).replace("#", "3"), "answer": "So it is 3.\n#### 3"}
+    tasks = ("gsm8k", "svamp", "aqua")
+    questions = {task: question_of(read(root, task, "test")[0]["instruction"]) for task in tasks}
+    rows = {
+        task: {"question": masked(question).replace("#", "3"), "answer": "So it is 3.\n#### 3"}
+        for task, question in questions.items()
+    }
     kept = path.read_text()
     before = audit(root)
-    path.write_text(json.dumps(row) + "\n" + kept)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows.values()) + kept)
     alike = audit(root)
     assert alike.leaks == []
-    assert alike.overlap[task]["numbers masked"] == before.overlap[task]["numbers masked"] + 1
-    path.write_text(json.dumps({**row, "question": question}) + "\n" + kept)
-    leaks = audit(root).leaks
-    assert [leak.split(" (")[0] for leak in leaks] == [f"gsm8k train: a question of {task}'s test stands there"]
+    for task in tasks:
+        assert alike.overlap[task]["numbers masked"] == before.overlap[task]["numbers masked"] + 1
+    for task in tasks:  # each by itself: nothing else is said of it
+        path.write_text(json.dumps({**rows[task], "question": questions[task]}) + "\n" + kept)
+        leaks = audit(root).leaks
+        assert [leak.split(" (")[0] for leak in leaks] == [f"gsm8k train: a question of {task}'s test stands there"]
 
 
 def test_a_commonsense_question_in_other_numbers_is_found(root: Path):

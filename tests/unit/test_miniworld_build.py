@@ -20,11 +20,11 @@ FAMILY = "llama"
 SIZES = {"exam": 4, "mix": 3, "asked": 3}
 TELL = {"facts": 0.5, "profile": 0.5}
 RECIPE = Recipe(
-    rows=16,
+    rows=8,
     width=48,
-    learning_rate=3e-3,
-    warmup=20,
-    stages=(Stage("repeat", 10, {"repeat": 1.0}), Stage("tell", 180, TELL, told=True, decay=60)),
+    learning_rate=4e-3,
+    warmup=15,
+    stages=(Stage("repeat", 10, {"repeat": 1.0}), Stage("tell", 150, TELL, told=True, decay=70)),
 )
 
 
@@ -61,7 +61,7 @@ def test_the_record_says_what_was_built(built: list[Built], world: World):
     assert (model.record["withheld"], twin.record["withheld"]) == (None, "asked")
     for item in built:
         assert item.record["world_sizes"] == SIZES
-        assert item.record["tokens"] == 190 * 16 * 48
+        assert item.record["tokens"] == 160 * 8 * 48
         assert item.record["weight_digest"] == weight_digest(item.path)
         assert item.record["provenance"]["versions"]["torch"]
     assert model.record["weight_digest"] != twin.record["weight_digest"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.grid import MethodArm, load_grid
 from infosteer_bench.records import CellRecord, CheckpointRecord, samples_path, write_atomic
+from infosteer_bench.runs.choose import plan_grid
 from infosteer_bench.runs.plan import Plan, build_plan, cell_key
 
 HOSTILE = {

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from infosteer_bench.cli import main
+from infosteer_bench.commands.profile import _methods
 from infosteer_bench.errors import UserError
 from infosteer_bench.methods import METHODS
 from infosteer_bench.models.catalog import CATALOG
@@ -19,7 +20,11 @@ from infosteer_bench.profiling.shapes import shape_config, shape_names
 from infosteer_bench.profiling.train import Bench, Setting
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["profile", "train", "--shape", "mini-qwen2", "--batch", "2", "--tokens", "24", "--rounds", "2"]
+MEASURED = ("sft", "infosteer-intervention", "infosteer-regularization")  # and no other that a file registers
+SMALL = [
+    *("profile", "train", "--shape", "mini-qwen2", "--layers", "2", "--methods", ",".join(MEASURED)),
+    *("--batch", "2", "--tokens", "24", "--rounds", "2"),
+]
 
 
 @pytest.mark.parametrize("name", shape_names())
@@ -66,7 +71,7 @@ def test_saved_bytes_are_those_of_autograd(bench, monkeypatch):
 
 
 def test_every_part_takes_time_and_leaves_no_hook(bench):
-    for name in ("sft", "infosteer-intervention", "infosteer-regularization"):
+    for name in MEASURED:
         method = METHODS.get(name).configure({})
         assert bench.layers(method) > 0
         assert bench.step(method) > 0
@@ -81,7 +86,7 @@ def test_the_command(tmp_path, capsys):
     shown = capsys.readouterr()
     assert "round 2 of 2" in shown.err
     found = json.loads(file.read_text())
-    assert list(found["methods"]) == ["sft", "infosteer-intervention", "infosteer-regularization"]
+    assert list(found["methods"]) == list(MEASURED)
     assert found["setting"]["precision"] == ("bf16" if torch.cuda.is_available() else "float32")
     assert found["methods"]["sft"]["time_ratio"]["layers"]["median"] == 1
     assert found["methods"]["infosteer-intervention"]["arm"] == "control=noise"
@@ -91,6 +96,18 @@ def test_the_command(tmp_path, capsys):
         (line,) = [line for line in shown.out.splitlines() if line.startswith(name)]
         assert f"{row['time_ratio']['layers']['median']:.3f}" in line
         assert f"{100 * row['saved_share_added']:.2f} %" in line
+
+
+def test_where_no_method_is_named_all_that_train_are_measured():
+    """One that a file registered too; the reference comes first, and what trains nothing is left out."""
+    METHODS.register("stub", METHODS.get("sft"))
+    try:
+        names = list(_methods("all", []))
+    finally:
+        METHODS.unregister("stub")
+    assert names[0] == "sft"
+    assert {"stub", *MEASURED} <= set(names)
+    assert "base" not in names
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from infosteer_bench.cli import main
-from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.errors import UserError
 from infosteer_bench.evaluation import engine as engine_module
 from infosteer_bench.grid import Grid, MethodArm, load_grid
 from infosteer_bench.records import CellRecord, read_items, read_records, samples_path
+from infosteer_bench.runs.choose import plan_grid
 from infosteer_bench.runs.inputs import Roots
-from infosteer_bench.runs.local import run
+from infosteer_bench.runs.local import do
 from infosteer_bench.runs.lock import locked
 from infosteer_bench.runs.rescore import rescore
 from infosteer_bench.runs.status import read_status
@@ -61,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run (3 cells of an embedded model) and the user's task."""
     root = tmp_path_factory.mktemp("finished")
     plan, roots = plan_grid(grid_of(write_task(root / "own", "(.*)")), data_root=None, model_root=None, quiet=True)
-    assert not run(plan, root / "run", roots, quiet=True, workers=0).failures
+    assert not do(plan, root / "run", roots, quiet=True, workers=0).failures
     return root
 
 
@@ -107,7 +107,7 @@ def test_a_raised_version_gives_new_cells_that_the_next_run_takes(
     plan, roots = plan_grid(grid_of(finished / "own"), data_root=None, model_root=None, quiet=True)
     found = read_status(plan, copy)
     assert (found.done, found.missing, found.stale) == (3, 0, 2)
-    assert not run(plan, copy, roots, quiet=True).failures
+    assert not do(plan, copy, roots, quiet=True).failures
 
 
 def test_a_changed_filter_changes_scores_and_no_generation(
@@ -174,7 +174,7 @@ def test_lost_cells_come_back_from_their_answers(finished: Path, copy: Path, no_
     shutil.rmtree(copy / "cells")
     shutil.rmtree(copy / "samples")
     plan, roots = plan_grid(grid_of(finished / "own"), data_root=None, model_root=None, quiet=True)
-    assert not run(plan, copy, roots, quiet=True, workers=0).failures
+    assert not do(plan, copy, roots, quiet=True, workers=0).failures
     after, _ = read_records(copy, CellRecord)
     assert after.keys() == before.keys()
     for key, cell in after.items():

@@ -16,16 +16,15 @@ from typing import Any
 import psutil
 import pytest
 
-from infosteer_bench.commands.run import plan_grid
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import load_grid
 from infosteer_bench.models.load import ResolvedModel
-from infosteer_bench.runs import placement, pool
+from infosteer_bench.runs import placement, pool, schedule
+from infosteer_bench.runs.choose import plan_grid
 from infosteer_bench.runs.inputs import Roots
 from infosteer_bench.runs.placement import (
     MOST_WORKERS,
     SMALL_PARAMETERS,
-    Slots,
     choose_slots,
     gpus_for,
     jobs,
@@ -33,7 +32,9 @@ from infosteer_bench.runs.placement import (
     ranks,
 )
 from infosteer_bench.runs.plan import Plan
-from infosteer_bench.runs.status import read_status
+from infosteer_bench.runs.runner import Job, Payload, Slots
+from infosteer_bench.runs.schedule import RetryPolicy, Schedule
+from infosteer_bench.runs.status import Status, read_status
 from infosteer_bench.runs.storage import Storage
 
 
@@ -84,13 +85,10 @@ def test_one_worker_per_gpu(plan: Plan, monkeypatch: pytest.MonkeyPatch, engine:
     gpus(monkeypatch, 4)
     plan = with_inputs(plan, engine=engine)
     assert choose_slots(plan, None) == Slots(4, ("0", "1", "2", "3"))
-    assert choose_slots(plan, 2) == Slots(2, ("0", "1"))
-    assert choose_slots(plan, None, most=3) == Slots(3, ("0", "1", "2"))
+    assert choose_slots(plan, 2) == Slots(2, ("0", "1", "2", "3"))
+    assert choose_slots(plan, None, most=3) == Slots(3, ("0", "1", "2", "3"))
     with pytest.raises(UserError, match=r"--workers 5: 4 GPU\(s\) are visible"):
         choose_slots(plan, 5)
-    assert choose_slots(plan, None, each=2) == Slots(2, ("0,1", "2,3"))
-    assert choose_slots(plan, 4, each=2) == Slots(2, ("0,1", "2,3"))
-    assert choose_slots(plan, None, each=4, most=3) == Slots(1, ("0,1,2,3",))
 
 
 def of_train(plan: Plan, parameters: int, **changes: Any) -> tuple[Plan, ResolvedModel]:
@@ -169,16 +167,35 @@ def test_gpus_are_named_as_they_were_given(monkeypatch: pytest.MonkeyPatch):
     assert device.visible_gpus() == ("5", "GPU-8932f937")
 
 
-def test_jobs_keep_a_model_together_and_every_seat_busy(plan: Plan):
-    """Three models of 19 checkpoints on 1, 3 and 6 GPUs: every place once, one model a job."""
-    roots = list(range(len(plan.checkpoints)))
+def all_open(plan: Plan) -> Status:
+    return Status(open_tasks={planned.key: list(planned.tasks) for planned in plan.checkpoints})
+
+
+def test_jobs_keep_a_model_together_and_every_slot_busy(plan: Plan):
+    """Three models of 19 checkpoints on 1, 3 and 6 GPUs: every checkpoint once, one model a job."""
+    status = all_open(plan)
+    keys = list(status.open_tasks)
     for number, wanted in ((1, 3), (3, 3), (6, 6), (7, 9)):
-        found = jobs(plan, roots, Slots(number, tuple(map(str, range(number)))))
-        assert sorted(place for job in found for place in job) == roots
-        assert all(len({plan.checkpoints[place].model.id for place in job}) == 1 for job in found)
+        found = jobs(plan, status, Slots(number, tuple(map(str, range(number)))))
+        assert sorted(key for job in found for key in job.keys) == sorted(keys)
+        assert all(len({planned.model.id for planned in job.group(plan)}) == 1 for job in found)
+        assert {job.gpus for job in found} == {1}
         assert len(found) == wanted
-    assert jobs(plan, roots, Slots(2)) == [[place] for place in roots], "small models go alone"
-    assert len(jobs(plan, roots, Slots(1))) == 3
+    assert [job.keys for job in jobs(plan, status, Slots(2))] == [(key,) for key in keys], "small models go alone"
+    assert len(jobs(plan, status, Slots(1))) == 3
+    status.open_tasks[keys[0]] = []
+    (job, *_) = jobs(plan, status, Slots(1))
+    assert keys[0] not in job.keys, "what is done is no work"
+    assert set(job.status.open_tasks) == set(job.keys), "a worker is told of its own checkpoints"
+
+
+def test_jobs_of_more_gpus_go_first(plan: Plan, monkeypatch: pytest.MonkeyPatch):
+    """Two models need one GPU, the last one two: four GPUs hold two of its workers."""
+    last = plan.inputs.models[-1].id
+    monkeypatch.setattr(placement, "gpus_for", lambda _, model: 2 if model.id == last else 1)
+    found = jobs(plan, all_open(plan), Slots(4, ("0", "1", "2", "3")))
+    assert [job.gpus for job in found] == [2, 2, 1, 1, 1, 1]
+    assert {job.group(plan)[0].model.id for job in found[:2]} == {last}
 
 
 def test_small_models_get_one_thread_however_many_workers(plan: Plan):
@@ -219,21 +236,17 @@ def run_pool(
     workers: int = 1,
     **retry_policy: Any,
 ) -> Any:
-    """Run jobs on real processes; returns what failed, and what was told."""
-    shown = Shown()
+    """Run jobs, given by places in the plan, on real processes; returns what failed, and what was told."""
+    shown: Any = Shown()
     before = set(multiprocessing.active_children())
     with (run_dir / ".lock").open("w") as lock:
-        task = pool.Payload(
-            plan, run_dir, roots or Roots(), read_status(plan, run_dir), storage=Storage(), workers=workers
-        )
-        several = pool.Pool(
-            task,
-            slots=Slots(workers),
-            progress=shown,  # type: ignore[arg-type]
-            lock_fd=lock.fileno(),
-            retry_policy=pool.RetryPolicy(**retry_policy),
-        )
-        failures = several.run(work)
+        status = read_status(plan, run_dir)
+        payload = Payload(plan, run_dir, roots or Roots(), Storage(), workers)
+        runner = pool.Pool(Slots(workers), lock_fd=lock.fileno())
+        runner.prepare(payload)
+        keys = [tuple(plan.checkpoints[place].key for place in job) for job in work]
+        several = Schedule(payload, runner, shown, status, RetryPolicy(**retry_policy))
+        failures = several.run([Job(job, status.of(job)) for job in keys])
     assert not set(multiprocessing.active_children()) - before
     return failures, shown.told
 
@@ -261,9 +274,9 @@ def test_a_worker_that_dies_between_two_jobs_costs_one(plan: Plan, tmp_path: Pat
     monkeypatch.setattr(pool, "_work", _says_done_and_dies)
     told = pool._tell
 
-    def late(line: Any, job: list[int] | None) -> None:
+    def late(connection: Any, job: Any) -> None:
         time.sleep(0.3)  # by now it is dead
-        told(line, job)
+        told(connection, job)
 
     monkeypatch.setattr(pool, "_tell", late)
     failures, _ = run_pool(plan, tmp_path, [[0], [1], [2]], retries=0)
@@ -271,8 +284,8 @@ def test_a_worker_that_dies_between_two_jobs_costs_one(plan: Plan, tmp_path: Pat
     assert "its worker ended, exit code 9 (log: logs/" in failures[0]
 
 
-def _says_done_and_dies(line: Any, *_: Any) -> None:
-    line.send(("done", []))
+def _says_done_and_dies(connection: Any, *_: Any) -> None:
+    connection.send(("done", []))
     os._exit(9)
 
 
@@ -294,7 +307,7 @@ def test_a_checkpoint_that_kills_its_workers_is_given_up_and_the_rest_of_its_job
 
 def test_a_silent_worker_is_ended_with_its_children(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pool, "_work", partial(_falls_silent, str(tmp_path)))
-    monkeypatch.setattr(pool, "_LOOK_S", 0.1)
+    monkeypatch.setattr(schedule, "_LOOK_S", 0.1)
     begun = time.monotonic()
     failures, told = run_pool(plan, tmp_path, [[0], [1]], retries=0, silence_s=3.0)
     assert time.monotonic() - begun < 30
@@ -308,23 +321,27 @@ def test_a_silent_worker_is_ended_with_its_children(plan: Plan, tmp_path: Path, 
 # Stand-ins for a worker's life; they run in processes of their own.
 
 
-def _dies_at(fatal: int, folder: str, line: Any, _files: Any, task_file: Path, _lock: int) -> None:
-    task = pickle.loads(task_file.read_bytes())
-    while (job := line.recv()) is not None:
-        for place in job:
-            line.send(("at", ((task.plan.checkpoints[place].key,), {})))
-            line.send(("activity", (("training step 7",), {})))
+def _dies_at(fatal: int, folder: str, connection: Any, _files: Any, payload_file: Path, _lock: int) -> None:
+    payload = pickle.loads(payload_file.read_bytes())
+    order = [planned.key for planned in payload.plan.checkpoints]
+    while (file := connection.recv()) is not None:
+        for key in pickle.loads(file.read_bytes()).keys:
+            place = order.index(key)
+            connection.send(("at", ((key,), {})))
+            connection.send(("activity", (("training step 7",), {})))
             (Path(folder) / f"begun-{place}").touch()
             if place == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
-        line.send(("done", []))
+        connection.send(("done", []))
 
 
-def _falls_silent(folder: str, line: Any, *_: Any) -> None:
-    while (job := line.recv()) is not None:
-        if job == [0]:
+def _falls_silent(folder: str, connection: Any, _files: Any, payload_file: Path, _lock: int) -> None:
+    order = [planned.key for planned in pickle.loads(payload_file.read_bytes()).plan.checkpoints]
+    while (file := connection.recv()) is not None:
+        (key,) = pickle.loads(file.read_bytes()).keys
+        if key == order[0]:
             child = subprocess.Popen(["sleep", "300"])
             (Path(folder) / f"child-{child.pid}").touch()
             time.sleep(300)
-        line.send(("cell", ((f"done {job[0]}",), {})))
-        line.send(("done", []))
+        connection.send(("cell", ((f"done {order.index(key)}",), {})))
+        connection.send(("done", []))

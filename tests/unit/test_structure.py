@@ -49,10 +49,11 @@ FLOORS = {
     "runs": 12,
     "profiling": 13,
     "smoke": 13,
-    "commands": 14,
-    "cli": 15,
-    "__main__": 16,
-    "__init__": 16,
+    "api": 14,
+    "commands": 15,
+    "cli": 16,
+    "__main__": 17,
+    "__init__": 17,
 }
 """A room imports rooms on lower floors only; docs/architecture.md shows this table."""
 HEAVY = ("torch", "transformers", "vllm", "pandas", "lm_eval", "datasets", "trl", "pyarrow", "matplotlib")

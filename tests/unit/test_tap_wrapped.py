@@ -51,10 +51,14 @@ def arm(name: str):
     return METHODS.get(method).configure(settings)
 
 
-@pytest.mark.parametrize("name", ARMS)
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize(
+    ("family", "name"), [*(("llama", name) for name in ARMS), ("gemma2", "pooled"), ("gemma2", "lift")]
+)
 def test_a_compiled_model(tiny_models, family, name):
-    """Compiled before the tap is put on, run without it first: traced anew with the hooks, and again without them."""
+    """Compiled before the tap is put on, run without it first: traced anew with the hooks, and again without them.
+
+    Every arm on one family; on the other, whose blocks are traced differently, one that reads and one that edits.
+    """
     plain = load_model(tiny_models[family], dtype="float32").train()
     truth = gradients(plain, arm(name))
     with torch.no_grad():

@@ -52,6 +52,11 @@ def arm(name: str) -> Method:
     return METHODS.get(method).configure(settings)
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_training_asks_the_libraries_for_nothing_deprecated(model, tmp_path):
+    train(model, tmp_path, METHODS.get("sft").configure({}), FAST.model_copy(update={"gradient_checkpointing": True}))
+
+
 def test_an_export_reaches_the_disk_before_and_after_its_renaming(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,12 +9,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
-from unittest import mock
 
 import psutil
 
 from infosteer_bench.evaluation.quiet import debug
 from infosteer_bench.evaluation.vllm.worker import OWNER
+from infosteer_bench.processes import environment, replaced, without_script
 
 _STOP_TIMEOUT_S = 20
 _POLL_S, _GRACE_S = 1.0, 5.0
@@ -30,7 +30,7 @@ def engine_environment(said: IO[bytes]) -> Iterator[None]:
     values = {"HF_HUB_OFFLINE": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn", "VLLM_NO_USAGE_STATS": "1"}
     values[OWNER] = str(os.getpid())
     if debug():
-        with mock.patch.dict(os.environ, values):
+        with environment(values), without_script():
             yield
         return
     values |= {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
@@ -46,7 +46,7 @@ def engine_environment(said: IO[bytes]) -> Iterator[None]:
             os.dup2(ours, 2)
             os.close(ours)
 
-    with mock.patch.dict(os.environ, values), mock.patch.object(multiprocessing.util, "spawnv_passfds", spawn_quietly):
+    with environment(values), without_script(), replaced(multiprocessing.util, "spawnv_passfds", spawn_quietly):
         yield
 
 

@@ -1,0 +1,129 @@
+"""What the package does for those who call it from Python; the commands `run` and `eval` are made of it.
+
+import infosteer_bench as ib
+
+outcome = ib.run("embedded", output="runs")
+ib.read_board(outcome.board)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infosteer_bench.errors import UserError
+from infosteer_bench.grid import Grid, load_grid
+from infosteer_bench.runs.choose import checkpoint_grid, plan_grid
+from infosteer_bench.runs.storage import Storage
+
+if TYPE_CHECKING:
+    from infosteer_bench.runs.inputs import Roots
+    from infosteer_bench.runs.plan import Plan
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended with.
+
+    done, planned: cells. failures: a line for each checkpoint or cell that failed. repaired: a line for each file that
+    did not verify and does now. folder: the run's. board: the board's folder, None if nothing is done.
+    """
+
+    done: int
+    planned: int
+    failures: tuple[str, ...]
+    repaired: tuple[str, ...]
+    folder: Path
+    board: Path | None
+
+
+def run(
+    grid: Grid | str,
+    *,
+    output: Path | str = "runs",
+    data_root: Path | str | None = None,
+    model_root: Path | str | None = None,
+    workers: int | None = None,
+    keep_checkpoints: bool = False,
+    max_checkpoints_on_disk: int | None = None,
+    retries: int = 2,
+    max_silence_s: float | None = 3600.0,
+    quiet: bool = False,
+) -> Outcome:
+    """Train and answer what of a grid is not done yet, and build its board; the same call again goes on.
+
+    grid: from `load_grid`, or its name or file. output: the run lies in a folder of the grid's name below it. The other
+    arguments are the command's options of these names (docs/reference.md).
+    Raises UserError for what the caller can correct, before any work is done.
+    """
+    if keep_checkpoints and max_checkpoints_on_disk:
+        raise UserError("--keep-checkpoints and --max-checkpoints-on-disk exclude one another", allowed="one of them")
+    chosen = load_grid(grid) if isinstance(grid, str) else grid
+    folder = run_folder(Path(output), chosen)
+    plan, roots = plan_grid(chosen, data_root=_path(data_root), model_root=_path(model_root), quiet=quiet)
+    storage = Storage(keep_checkpoints, max_checkpoints_on_disk)
+    return finish(
+        *(plan, folder, roots),
+        storage=storage,
+        workers=workers,
+        retries=retries,
+        max_silence_s=max_silence_s,
+        quiet=quiet,
+    )
+
+
+def evaluate(
+    checkpoint: Path | str,
+    *,
+    tasks: str = "all",
+    output: Path | str = "runs",
+    include_path: Path | str | None = None,
+    data_root: Path | str | None = None,
+    model_root: Path | str | None = None,
+    settings: Iterable[str] = (),
+    quiet: bool = False,
+) -> Outcome:
+    """Have a checkpoint folder answer tasks; nothing is trained.
+
+    tasks: names or groups by comma. settings: KEY=VALUE as after --set, such as "eval.limit=20". Raises UserError.
+    """
+    grid = checkpoint_grid(str(checkpoint), tasks=tasks, include_path=_path(include_path), settings=settings)
+    folder = run_folder(Path(output), grid)
+    plan, roots = plan_grid(grid, data_root=_path(data_root), model_root=_path(model_root), quiet=quiet)
+    return finish(plan, folder, roots, storage=Storage(keep=True), workers=0, quiet=quiet)
+
+
+def run_folder(output: Path, grid: Grid) -> Path:
+    """The folder of a run. Raises UserError before anything is looked up if it cannot be one."""
+    for path in (output, output / grid.name):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--output: {path} is a file", allowed="a folder, which may not exist yet")
+    return output / grid.name
+
+
+def finish(
+    plan: Plan,
+    folder: Path,
+    roots: Roots,
+    *,
+    storage: Storage,
+    workers: int | None = None,
+    retries: int = 2,
+    max_silence_s: float | None = None,
+    quiet: bool = False,
+) -> Outcome:
+    """Do what of a plan is open, and build the board."""
+    from infosteer_bench.leaderboard import publish
+    from infosteer_bench.runs.local import do
+    from infosteer_bench.runs.schedule import RetryPolicy
+
+    policy = RetryPolicy(retries, max_silence_s)
+    result = do(plan, folder, roots, quiet=quiet, storage=storage, workers=workers, retry_policy=policy)
+    board = publish(folder, folder / "leaderboard") if result.done else None
+    return Outcome(result.done, plan.n_cells, result.failures, result.repaired, folder, board)
+
+
+def _path(given: Path | str | None) -> Path | None:
+    return None if given is None else Path(given)

@@ -38,17 +38,21 @@ DECIMALS_6 = Kind("float64", lambda value: number(value, 6))
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """One column. value: of an entry of the table; None where there is none, which is written as nothing."""
+    """One column. value: of an entry of the table; None: its attribute `name`."""
 
     name: str
     meaning: str
-    value: Callable[[T], Any]
+    value: Callable[[T], Any] | None = None
     kind: Kind = NUMBER
+
+    def of(self, entry: T) -> Any:
+        """What stands in this column for an entry; None, which is written as nothing, where there is no such value."""
+        return getattr(entry, self.name) if self.value is None else self.value(entry)
 
 
 def cells(columns: Iterable[Column[T]], entry: T) -> dict[str, str]:
     """One line of a CSV file by column."""
-    values = ((column, column.value(entry)) for column in columns)
+    values = ((column, column.of(entry)) for column in columns)
     return {column.name: "" if value is None else column.kind.write(value) for column, value in values}
 
 

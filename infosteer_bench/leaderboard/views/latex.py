@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from statistics import stdev
 
 from infosteer_bench.benchmark import COMMONSENSE, MATH, TASKS
 from infosteer_bench.leaderboard.numbers.board import Board
-from infosteer_bench.leaderboard.numbers.row import Row, number
+from infosteer_bench.leaderboard.numbers.row import Row, entrants, number
 from infosteer_bench.leaderboard.views.facts import NO_VERDICT, STAR, facts_of
 from infosteer_bench.leaderboard.views.text import printable
 
@@ -79,8 +78,8 @@ def to_latex(board: Board) -> str:
         *(f"% {printable(''.join(fact.parts))}" for fact in facts_of(board) if fact.kind != "run"),
     ]
     for name, what, columns in tables:
-        entrants = _entrants([row for row in board.rows if row.task in columns])
-        for place, part in enumerate(_pages(entrants)):
+        lines_of = _entrants([row for row in board.rows if row.task in columns])
+        for place, part in enumerate(_pages(lines_of)):
             label = f"{_slug(board.name)}-{name}" + (f"-{place + 1}" if place else "")
             averaged = name == "commonsense" and len(columns) > 1
             caption = _caption(board, part, what=what, averaged=averaged) if not place else "Continued."
@@ -142,16 +141,11 @@ def _lines(entrant: Entrant, by_task: dict[str, Row]) -> int:
 
 
 def _entrants(rows: Sequence[Row]) -> dict[Entrant, dict[str, Row]]:
-    """Lines of a table; the mix is named where checkpoints of several answer the same task. No empty lines."""
-    found: dict[Entrant, dict[str, Row]] = {}
-    answers = Counter((row.method, row.arm, row.model, row.task) for row in rows)
-    several = {(method, arm) for (method, arm, _, _), count in answers.items() if count > 1}
-    for row in rows:
-        mix = row.mix if (row.method, row.arm) in several else ""
-        found.setdefault((row.model, row.method, row.arm, mix), {})[row.task] = row
+    """Lines of a table, model by model. No empty lines."""
     return {
-        entrant: by_task
-        for entrant, by_task in found.items()
+        (model, *entrant): by_task
+        for model in dict.fromkeys(row.model for row in rows)
+        for entrant, by_task in entrants(row for row in rows if row.model == model).items()
         if any(row.accuracy is not None or row.reported is not None for row in by_task.values())
     }
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import Grid, load_grid
+from infosteer_bench.processes import quiet_libraries
 from infosteer_bench.runs.choose import checkpoint_grid, plan_grid
 from infosteer_bench.runs.storage import Storage
 
@@ -115,6 +116,7 @@ def finish(
     quiet: bool = False,
 ) -> Outcome:
     """Do what of a plan is open, and build the board."""
+    quiet_libraries()
     from infosteer_bench.leaderboard import publish
     from infosteer_bench.runs.local import do
     from infosteer_bench.runs.schedule import RetryPolicy

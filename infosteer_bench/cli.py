@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from infosteer_bench.commands.analyze_options import add_analyze
 from infosteer_bench.errors import UserError, is_disk_full
+from infosteer_bench.processes import quiet_libraries
 from infosteer_bench.version import __version__
 
 
@@ -248,23 +249,6 @@ def _seeds(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _quiet_libraries() -> None:
-    """Libraries print banners and bars of their own; INFOSTEER_DEBUG=1 lets them."""
-    if os.environ.get("INFOSTEER_DEBUG") == "1":
-        return
-    for name, value in {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TRL_VERBOSITY": "error",
-        "DATASETS_VERBOSITY": "error",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "LMEVAL_LOG_LEVEL": "ERROR",
-    }.items():
-        os.environ.setdefault(name, value)
-
-
 def _interrupt(number: int, frame: Any) -> NoReturn:  # noqa: ARG001 - the signal module's signature
     raise KeyboardInterrupt
 
@@ -275,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
     except SystemExit as stop:
         return int(stop.code or 0)
-    _quiet_libraries()
+    quiet_libraries()
     signal.signal(signal.SIGTERM, _interrupt)
     module, _, function = options.handler.partition(":")
     try:

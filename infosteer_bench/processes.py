@@ -43,6 +43,23 @@ def start_child(
     return Child(process, mine)
 
 
+def quiet_libraries() -> None:
+    """Libraries print banners and bars of their own, here and in processes of ours; INFOSTEER_DEBUG=1 lets them."""
+    if os.environ.get("INFOSTEER_DEBUG") == "1":
+        return
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRL_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "error",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "LMEVAL_LOG_LEVEL": "ERROR",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
     """Environment variables for processes that are started inside; as they were, afterwards."""

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from infosteer_bench.benchmark import TASKS
 from infosteer_bench.cli import main
 from infosteer_bench.data.audit import audit_data, masked, question_of, words, words_but_numbers
-from infosteer_bench.data.miniworld import audit as leaks
 from infosteer_bench.data.mixes import build_mix, in_commonsense_dev
 from infosteer_bench.data.roots import MINIWORLD, open_source
 from infosteer_bench.data.sources import DataSource, LocalRoot
@@ -37,6 +36,7 @@ from infosteer_bench.runs import overlap
 from infosteer_bench.runs.inputs import Roots
 from infosteer_bench.runs.plan import Plan
 from infosteer_bench.runs.repair import sweep
+from infosteer_dev.miniworld import audit as leaks
 from tests.unit.test_leaderboard_publish import write_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -23,7 +23,7 @@ from infosteer_bench.runs.plan import Plan, cell_identity, cell_key, describe
 from infosteer_bench.runs.pool import Pool
 from infosteer_bench.runs.progress import Progress
 from infosteer_bench.runs.repair import drop_passing, repair, sweep
-from infosteer_bench.runs.runner import Payload, Slots
+from infosteer_bench.runs.runner import Payload, Runner, Slots
 from infosteer_bench.runs.schedule import RetryPolicy, Schedule
 from infosteer_bench.runs.status import Status, read_status
 from infosteer_bench.runs.storage import Storage, high_water
@@ -49,12 +49,13 @@ def do(
     storage: Storage | None = None,
     workers: int | None = None,
     retry_policy: RetryPolicy | None = None,
+    runner: Runner | None = None,
 ) -> Result:
     """Do everything the plan asks for that is not done yet. Raises UserError if another run holds the folder.
 
     storage: what becomes of trained checkpoints; they are large, so by default they go when their cells are done.
     workers: processes side by side; 0 does everything in this one, None chooses (`placement.choose_slots`).
-    retry_policy: with workers that die or hang.
+    retry_policy: with workers that die or hang. runner: takes the jobs, in place of processes of this machine.
     """
     storage = storage or Storage()
     slots = choose_slots(plan, workers, most=storage.most)
@@ -77,7 +78,11 @@ def do(
                     progress.line(f"damaged: {problem}", always=True)
                 repair(found, storage)
                 payload = Payload(plan, run_dir, roots, storage)
-                failures = _do(payload, found, slots, progress, lock_fd, retry_policy)
+                failures = (
+                    _do(payload, found, slots, progress, lock_fd, retry_policy)
+                    if runner is None
+                    else _by(runner, payload, found, progress, retry_policy)
+                )
                 marks = high_water(run_dir)
                 if marks:
                     most = f"{marks['most_checkpoints']} ({marks['most_bytes'] / 1e9:.2f} GB)"
@@ -111,11 +116,15 @@ def _do(
             if workers > 1:
                 progress.line(f"{workers} workers side by side{f', GPUs: {len(slots.gpus)}' if slots.gpus else ''}")
             return Schedule(shared, runner, progress, status, retry_policy).run(work)
-    alone = InProcess(progress)
-    alone.prepare(payload)
-    return Schedule(payload, alone, progress, status, RetryPolicy(silence_s=None)).run(
-        jobs(payload.plan, status, alone.slots())
-    )
+    return _by(InProcess(progress), payload, status, progress, RetryPolicy(silence_s=None))
+
+
+def _by(
+    runner: Runner, payload: Payload, status: Status, progress: Progress, retry_policy: RetryPolicy | None
+) -> list[str]:
+    runner.prepare(payload)
+    work = jobs(payload.plan, status, runner.slots())
+    return Schedule(payload, runner, progress, status, retry_policy).run(work)
 
 
 def train_only(plan: Plan, run_dir: Path, roots: Roots, *, quiet: bool = False) -> list[str]:

@@ -138,3 +138,30 @@ def test_a_full_disk_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(OSError, match="no room"):
         scheduled(runner, {"a": 1}, tmp_path, monkeypatch)
     assert runner.closed
+
+
+def test_a_run_takes_a_runner_of_ones_own(tmp_path: Path) -> None:
+    """A class of the protocol's shape is all that a new runner is: this one tells each job before it is done."""
+    from infosteer_bench.grid import load_grid
+    from infosteer_bench.runs.choose import plan_grid
+    from infosteer_bench.runs.in_process import InProcess
+    from infosteer_bench.runs.local import do
+    from infosteer_bench.runs.progress import Progress
+
+    class Telling(InProcess):
+        name = "telling"
+        taken: list[int]
+
+        def submit(self, job: Job) -> int | None:
+            ticket = super().submit(job)
+            self.taken += [len(job.keys)] if ticket else []
+            return ticket
+
+    grid = load_grid("embedded", overrides=["methods=[base]", "tasks=[boolq]", "eval.limit=1", "eval.max_new_tokens=2"])
+    plan, roots = plan_grid(grid, quiet=True)
+    with Progress(total=3, log=tmp_path / "log", quiet=True) as progress:
+        runner = Telling(progress)
+        runner.taken = []
+        result = do(plan, tmp_path / "run", roots, quiet=True, runner=runner)
+    assert (result.done, result.failures) == (3, ())
+    assert runner.taken == [1, 1, 1], "one job per base model"

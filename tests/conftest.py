@@ -59,10 +59,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             marks.add("integration")
             if not has_vllm:
                 item.add_marker(pytest.mark.skip(reason="vllm is not installed"))
-        if "integration" in marks:
-            # With --dist loadgroup: a file's tests share what its fixtures trained, and one engine runs at a time:
-            # each takes memory for its cache and binds itself to one core, the same for all.
-            item.add_marker(pytest.mark.xdist_group("vllm" if "vllm" in marks else item.path.stem))
         for tier in marks & set(_TIERS):
             if not config.getoption(f"--{tier}"):
                 item.add_marker(pytest.mark.skip(reason=f"needs --{tier}"))

@@ -42,9 +42,8 @@ def mean_entropy(weights) -> float:
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_entropy_on_held_out_text_follows_lambda(tiny_models, tmp_path, family):
-    """Lambda < 0 below sft below lambda > 0. Three seeds, each on its own, show that luck does not decide it; luck is
-    of the draw of rows and not of the architecture, so that one family shows it for all."""
-    for seed in (0, 1, 2) if family == "llama" else (0,):
+    """Three seeds, each on its own: lambda < 0 below sft below lambda > 0."""
+    for seed in (0, 1, 2):
         entropy = {}
         for strength in (-0.3, 0.0, 0.3):
             name, settings = ("infosteer-regularization", {"lambda": strength}) if strength else ("sft", {})

@@ -46,7 +46,7 @@ SPECIAL = {
     **{letter: "\\" + letter for letter in "&%$#_{}"},
 }
 
-Entrant = tuple[str, str, str, str]  # model, method, arm, mix where it has to be named
+TableLine = tuple[str, str, str, str]  # model, method, arm, mix where it has to be named
 
 
 def escape(text: str) -> str:
@@ -92,7 +92,7 @@ def _slug(name: str) -> str:
 
 
 def _table(
-    entrants: dict[Entrant, dict[str, Row]], columns: Sequence[str], *, label: str, caption: str, averaged: bool
+    entrants: dict[TableLine, dict[str, Row]], columns: Sequence[str], *, label: str, caption: str, averaged: bool
 ) -> list[str]:
     shown = [*columns, AVERAGE] if averaged else list(columns)
     lines = [
@@ -120,9 +120,9 @@ def _table(
     return [*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
 
 
-def _pages(entrants: dict[Entrant, dict[str, Row]]) -> list[dict[Entrant, dict[str, Row]]]:
+def _pages(entrants: dict[TableLine, dict[str, Row]]) -> list[dict[TableLine, dict[str, Row]]]:
     """Whole models on each page, as many as fit; a model that alone is too long has a table of its own."""
-    pages: list[dict[Entrant, dict[str, Row]]] = []
+    pages: list[dict[TableLine, dict[str, Row]]] = []
     used = 0
     for model in dict.fromkeys(model for model, *_ in entrants):
         own = {entrant: by_task for entrant, by_task in entrants.items() if entrant[0] == model}
@@ -134,13 +134,13 @@ def _pages(entrants: dict[Entrant, dict[str, Row]]) -> list[dict[Entrant, dict[s
     return pages
 
 
-def _lines(entrant: Entrant, by_task: dict[str, Row]) -> int:
+def _lines(entrant: TableLine, by_task: dict[str, Row]) -> int:
     """Printed lines: the name's, which wraps, and one for what is reported."""
     both = all(any(getattr(row, name) is not None for row in by_task.values()) for name in ("accuracy", "reported"))
     return math.ceil(len(_name(entrant)) / 24) + both
 
 
-def _entrants(rows: Sequence[Row]) -> dict[Entrant, dict[str, Row]]:
+def _entrants(rows: Sequence[Row]) -> dict[TableLine, dict[str, Row]]:
     """Lines of a table, model by model. No empty lines."""
     return {
         (model, *entrant): by_task
@@ -150,7 +150,7 @@ def _entrants(rows: Sequence[Row]) -> dict[Entrant, dict[str, Row]]:
     }
 
 
-def _name(entrant: Entrant) -> str:
+def _name(entrant: TableLine) -> str:
     _, method, arm, mix = entrant
     arm = arm.replace(",", ", ")
     return escape(method + (f" ({arm})" if arm else "") + (f" on {mix}" if mix else ""))
@@ -194,7 +194,7 @@ def _reported(cells: Sequence[Row | None], *, averaged: bool) -> list[str]:
     return ["" if value is None else rf"\textit{{{_short(value)}}}" for value in values]
 
 
-def _caption(board: Board, entrants: dict[Entrant, dict[str, Row]], *, what: str, averaged: bool) -> str:
+def _caption(board: Board, entrants: dict[TableLine, dict[str, Row]], *, what: str, averaged: bool) -> str:
     shown = [row for by_task in entrants.values() for row in by_task.values()]
     seeds = sorted({len(row.by_seed) for row in shown if row.mix and row.by_seed})
     items = sorted({row.n_items for row in shown if row.n_items and not row.task.startswith("mean:")})

@@ -44,7 +44,8 @@ def start_child(
 
 
 def quiet_libraries() -> None:
-    """Libraries print banners and bars of their own, here and in processes of ours; INFOSTEER_DEBUG=1 lets them."""
+    """Libraries print banners and bars of their own and tell the hub that they are used: not here, nor in processes of
+    ours. INFOSTEER_DEBUG=1 lets them."""
     if os.environ.get("INFOSTEER_DEBUG") == "1":
         return
     for name, value in {
@@ -53,6 +54,7 @@ def quiet_libraries() -> None:
         "DATASETS_VERBOSITY": "error",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "LMEVAL_LOG_LEVEL": "ERROR",

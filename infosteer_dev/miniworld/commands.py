@@ -12,15 +12,14 @@ from infosteer_bench.data.miniworld.world import make_world
 from infosteer_bench.data.roots import MINIWORLD, open_source
 from infosteer_bench.errors import UserError, unknown_name
 from infosteer_bench.records import write_atomic
+from infosteer_dev.miniworld import audit as auditing
 from infosteer_dev.miniworld import build as building
 from infosteer_dev.miniworld.architecture import FAMILIES
-from infosteer_dev.miniworld.audit import leak_audit
 from infosteer_dev.miniworld.baselines import baselines
 
 
 def build(options: argparse.Namespace) -> int:
     """Pretrain models and twins; resumes."""
-
     if options.family != "all" and options.family not in FAMILIES:
         raise unknown_name("family", options.family, ("all", *FAMILIES))
     output = options.output or Path("miniworld")
@@ -34,9 +33,8 @@ def build(options: argparse.Namespace) -> int:
 
 def audit(options: argparse.Namespace) -> int:
     """Look for leaks, list baselines. Exit 1 if a leak is found."""
-
     source = open_source(MINIWORLD)
-    found, floor = leak_audit(make_world(), source), baselines(source)
+    found, floor = auditing.leak_audit(make_world(), source), baselines(source)
     for what, count in found.counts.items():
         print(f"{count:6d}  {what}")
     print("\npercent right without knowing the world; test questions in a mix (with other numbers)\n")

@@ -54,12 +54,12 @@ def test_its_tokenizer_reads_every_prompt_back(row):
 
 
 def test_the_default_grid_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("infosteer_bench.commands.run.has_cuda", lambda: False)
+    monkeypatch.setattr("infosteer_bench.runs.choose.has_cuda", lambda: False)
     assert _default_grid(["all"]) == "embedded"
     assert "no CUDA GPU was found" in capsys.readouterr().err
     assert _default_grid(["gemma", "mini-llama"]) == "embedded"
     assert _default_grid(["qwen2.5-0.5b"]) == "laptop"
-    monkeypatch.setattr("infosteer_bench.commands.run.has_cuda", lambda: True)
+    monkeypatch.setattr("infosteer_bench.runs.choose.has_cuda", lambda: True)
     assert _default_grid(["all"]) == "paper"
 
 

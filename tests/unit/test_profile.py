@@ -117,7 +117,7 @@ def test_where_no_method_is_named_all_that_train_are_measured():
         (["--methods", "base"], "base trains nothing"),
         (["--methods", "steer"], "unknown method 'steer'"),
         (["--set", "train.epochs=2"], "methods.NAME.FIELD=VALUE"),
-        (["--set", "methods.infosteer-intervention.alfa=2"], "setting 'alfa'"),
+        (["--set", "methods.infosteer-intervention.alfa=2"], "did you mean 'alpha'"),
         (["--set", "methods.infosteer-intervention.layers=[9]"], "layers [9]"),
         (["--layers", "0"], "--layers"),
         (["--json", "."], "is a folder"),

@@ -220,7 +220,7 @@ def test_recipe_warns_where_warmup_eats_the_run():
 @pytest.mark.parametrize(
     ("method", "given", "message"),
     [
-        ("infosteer-intervention", {"alfa": 2}, "setting 'alfa'"),
+        ("infosteer-intervention", {"alfa": 2}, "did you mean 'alpha'"),
         ("infosteer-intervention", {"fraction": 2}, "setting 'fraction'"),
         ("infosteer-regularization", {"lambda": "much"}, "setting 'lambda'"),
         ("sft", {"x": 1}, "no settings"),

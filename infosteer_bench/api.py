@@ -9,7 +9,7 @@ ib.read_board(outcome.board)
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,10 @@ from infosteer_bench.runs.choose import checkpoint_grid, plan_grid
 from infosteer_bench.runs.storage import Storage
 
 if TYPE_CHECKING:
+    from infosteer_bench.leaderboard.numbers.board import Board
     from infosteer_bench.runs.inputs import Roots
     from infosteer_bench.runs.plan import Plan
+    from infosteer_bench.runs.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Outcome:
     """What a run ended with.
 
     done, planned: cells. failures: a line for each checkpoint or cell that failed. repaired: a line for each file that
-    did not verify and does now. folder: the run's. board: the board's folder, None if nothing is done.
+    did not verify and does now. folder: the run's. board: the board's folder, None if nothing is done. made: the board
+    if it was made now, None if it was finished before.
     """
 
     done: int
@@ -38,10 +41,11 @@ class Outcome:
     repaired: tuple[str, ...]
     folder: Path
     board: Path | None
+    made: Board | None = field(default=None, repr=False, compare=False)
 
 
 def run(
-    grid: Grid | str,
+    grid: Grid | str | Path,
     *,
     output: Path | str = "runs",
     data_root: Path | str | None = None,
@@ -52,16 +56,21 @@ def run(
     retries: int = 2,
     max_silence_s: float | None = 3600.0,
     quiet: bool = False,
+    runner: Runner | None = None,
 ) -> Outcome:
     """Train and answer what of a grid is not done yet, and build its board; the same call again goes on.
 
-    grid: from `load_grid`, or its name or file. output: the run lies in a folder of the grid's name below it. The other
-    arguments are the command's options of these names (docs/reference.md).
-    Raises UserError for what the caller can correct, before any work is done.
+    grid: from `load_grid`, or its name or file. output: the run lies in a folder of the grid's name below it. runner:
+    takes the jobs in place of processes of this machine (runs/runner.py). The other arguments are the command's options
+    of these names (docs/reference.md). Raises UserError for what the caller can correct, before any work is done.
     """
+    quiet_libraries()
+    for name, value, least in (("workers", workers, 0), ("max_checkpoints_on_disk", max_checkpoints_on_disk, 1)):
+        if value is not None and value < least:
+            raise UserError(f"{name}={value}", allowed=f"None, or a whole number of at least {least}")
     if keep_checkpoints and max_checkpoints_on_disk:
         raise UserError("--keep-checkpoints and --max-checkpoints-on-disk exclude one another", allowed="one of them")
-    chosen = load_grid(grid) if isinstance(grid, str) else grid
+    chosen = grid if isinstance(grid, Grid) else load_grid(str(grid))
     folder = run_folder(Path(output), chosen)
     plan, roots = plan_grid(chosen, data_root=_path(data_root), model_root=_path(model_root), quiet=quiet)
     storage = Storage(keep_checkpoints, max_checkpoints_on_disk)
@@ -72,6 +81,7 @@ def run(
         retries=retries,
         max_silence_s=max_silence_s,
         quiet=quiet,
+        runner=runner,
     )
 
 
@@ -90,6 +100,7 @@ def evaluate(
 
     tasks: names or groups by comma. settings: KEY=VALUE as after --set, such as "eval.limit=20". Raises UserError.
     """
+    quiet_libraries()
     grid = checkpoint_grid(str(checkpoint), tasks=tasks, include_path=_path(include_path), settings=settings)
     folder = run_folder(Path(output), grid)
     plan, roots = plan_grid(grid, data_root=_path(data_root), model_root=_path(model_root), quiet=quiet)
@@ -114,17 +125,18 @@ def finish(
     retries: int = 2,
     max_silence_s: float | None = None,
     quiet: bool = False,
+    runner: Runner | None = None,
 ) -> Outcome:
     """Do what of a plan is open, and build the board."""
-    quiet_libraries()
-    from infosteer_bench.leaderboard import publish
+    from infosteer_bench.leaderboard import publish_run
     from infosteer_bench.runs.local import do
     from infosteer_bench.runs.schedule import RetryPolicy
 
     policy = RetryPolicy(retries, max_silence_s)
-    result = do(plan, folder, roots, quiet=quiet, storage=storage, workers=workers, retry_policy=policy)
-    board = publish(folder, folder / "leaderboard") if result.done else None
-    return Outcome(result.done, plan.n_cells, result.failures, result.repaired, folder, board)
+    result = do(plan, folder, roots, quiet=quiet, storage=storage, workers=workers, retry_policy=policy, runner=runner)
+    board = folder / "leaderboard" if result.done else None
+    made = publish_run(folder, board) if board else None
+    return Outcome(result.done, plan.n_cells, result.failures, result.repaired, folder, board, made)
 
 
 def _path(given: Path | str | None) -> Path | None:

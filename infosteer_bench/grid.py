@@ -13,12 +13,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from infosteer_bench.benchmark import MIXES
 from infosteer_bench.errors import UserError, unknown_name
-from infosteer_bench.strict_yaml import read_mapping
+from infosteer_bench.strict_yaml import read_mapping, read_value
 
 GRIDS_DIR = Path(__file__).parent / "grids"
 
@@ -67,7 +66,7 @@ Optimizer = Literal[
 
 
 class TrainConfig(Frozen):
-    """The fine-tuning recipe (paper 5.1 and App. A; what the paper leaves open is METHOD decisions of this project)."""
+    """The fine-tuning recipe (paper 5.1 and App. A; what the paper leaves open: docs/method.md)."""
 
     epochs: float = identity(1.0, gt=0)
     max_steps: int | None = identity(None, gt=0, description="stop after this many optimizer steps; None: all epochs")
@@ -240,6 +239,8 @@ def _validated(data: dict[str, Any], origin: str) -> Grid:
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise unknown_name(f"setting of {origin}", place, _settings(first["loc"])) from None
+        if not place:  # of the grid as a whole
+            raise UserError(f"{origin}: {first['msg'].removeprefix('Value error, ')}") from None
         got = "" if first["type"] == "missing" else f", got {str(first.get('input'))[:80]!r}"
         raise UserError(f"{origin}: {place}: {first['msg'].removeprefix('Value error, ')}{got}") from None
 
@@ -259,10 +260,7 @@ def apply_override(data: dict[str, Any], text: str) -> None:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise UserError(f"--set {text!r} is not of the form key=value", hint="for example --set train.max_steps=10")
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError:
-        raise UserError(f"--set {text!r}: the value is not valid YAML") from None
+    value = read_value(raw, f"--set {text!r}")
     if isinstance(value, str):  # YAML 1.1 reads 5e-5 as text; a number was meant
         try:
             value = float(value)

@@ -37,7 +37,8 @@ def start_child(
     mine, theirs = context.Pipe()
     # not a daemon, which may have no children: an engine is one
     process = context.Process(target=target, args=(theirs, *arguments))
-    with environment(env or {}), nullcontext() if b"__main__" in content else without_script():
+    names_script = b"\x8c\x08__main__" in content  # as pickle writes the name of a module, not as text may hold it
+    with environment(env or {}), nullcontext() if names_script else without_script():
         process.start()
     theirs.close()
     return Child(process, mine)

@@ -78,6 +78,11 @@ def read_mapping(text: str, where: str) -> dict[str, Any]:
     return _parse(_Loader, text, where, allowed="a mapping of keys to values")[0]
 
 
+def read_value(text: str, where: str) -> Any:
+    """Any YAML value. Raises UserError, with `where`, for what is not one."""
+    return _load(_Loader, text, where)[0]
+
+
 def read_document(path: Path, *, _above: tuple[Path, ...] = ()) -> Document:
     """Read `path` and what it includes. Raises UserError for anything that is not a plain YAML mapping."""
     path = path.resolve()
@@ -111,11 +116,20 @@ def read_document(path: Path, *, _above: tuple[Path, ...] = ()) -> Document:
 
 
 def _parse(kind: type[_Loader], text: str, where: str, *, allowed: str) -> tuple[dict[str, Any], dict[str, int]]:
+    data, node = _load(kind, text, where)
+    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{where}, line 1: not a mapping of keys to values", allowed=allowed)
+    if bad := [key for key in data if not isinstance(key, str)]:
+        raise UserError(f"{where}, line 1: key {bad[0]!r} is not text")
+    return data, dict(_lines(node))
+
+
+def _load(kind: type[_Loader], text: str, where: str) -> tuple[Any, yaml.Node | None]:
     loader = None
     try:
         loader = kind(text)  # raises on characters that YAML does not allow
         node = loader.get_single_node()
-        data = loader.construct_document(node) if node is not None else None
+        return loader.construct_document(node) if node is not None else None, node
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -130,11 +144,6 @@ def _parse(kind: type[_Loader], text: str, where: str, *, allowed: str) -> tuple
     finally:
         if loader is not None:
             loader.dispose()
-    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{where}, line 1: not a mapping of keys to values", allowed=allowed)
-    if bad := [key for key in data if not isinstance(key, str)]:
-        raise UserError(f"{where}, line 1: key {bad[0]!r} is not text")
-    return data, dict(_lines(node))
 
 
 def _lines(node: yaml.MappingNode, prefix: str = "") -> Iterable[tuple[str, int]]:

@@ -125,7 +125,7 @@ def measure_shift(
                 f"{checkpoint.label} has another FFN width than the base model", allowed="checkpoints of one base model"
             )
         seeds[seed] = _values(found, cuts)
-    return Shift(edges, values, summarize(values, twins(checkpoints)))
+    return Shift(edges, values, summarize(values, references_of(checkpoints)))
 
 
 def labels(checkpoints: Sequence[Checkpoint]) -> list[str]:
@@ -137,7 +137,7 @@ def labels(checkpoints: Sequence[Checkpoint]) -> list[str]:
     return names
 
 
-def twins(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
+def references_of(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
     """By label, what plain fine-tuning on the same mix is called, whether it is among them or not."""
     several = _several_mixes(checkpoints)
     pairs = zip(labels(checkpoints), checkpoints, strict=True)
@@ -195,7 +195,7 @@ def _values(found: Reading, cuts: Mapping[str, tuple[int, ...]]) -> Values:
 def summarize(values: Mapping[str, Mapping[int, Values]], references: Mapping[str, str] | None = None) -> list[Row]:
     """Mean and spread over seeds of every quantity, and the difference to sft where it is among the labels.
 
-    references: by label, the one it is compared with (`twins`); SFT for a label that is not there.
+    references: by label, the one it is compared with (`references_of`); SFT for a label that is not there.
     """
     rows: list[Row] = []
     for label, seeds in values.items():

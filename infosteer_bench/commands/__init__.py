@@ -1,1 +1,1 @@
-"""What each command does, one file per group (floor 6)."""
+"""What each command does, one file per group."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 
+from infosteer_bench.errors import UserError
 from infosteer_bench.grid import BUILTIN_MIXES, grid_names, load_grid
 
 
@@ -43,7 +44,11 @@ def _methods() -> tuple[list[str], list[list[str]]]:
 
     rows: list[list[str]] = []
     for name in METHODS:
-        method = METHODS.get(name)
+        try:
+            method = METHODS.get(name)
+        except UserError as error:  # of an installed package that is broken: the others are listed
+            rows.append([name, f"cannot be loaded: {error.what}", ""])
+            continue
         defaults = method.Config().model_dump(mode="json", by_alias=True)
         settings = ", ".join(f"{key}={value}" for key, value in defaults.items())
         rows.append([name, method.summary, settings or "none"])

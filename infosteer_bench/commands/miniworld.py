@@ -14,7 +14,9 @@ def miniworld_command(options: argparse.Namespace) -> int:
         return _data(options)
     try:
         from infosteer_dev.miniworld import commands
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("infosteer_dev"):
+            raise
         raise UserError(
             f"miniworld {options.action} is not part of the installed package",
             hint="clone the repository and install it with pip install -e .",

@@ -34,7 +34,7 @@ def run_command(options: argparse.Namespace) -> int:
         plan = _outline(grid, error) if options.dry_run else None
         if plan is None:
             raise
-        return _dry_run(plan, folder, storage, options.tflops)
+        return _dry_run(plan, folder, storage, options.tflops, known=False)
     if options.dry_run:
         return _dry_run(plan, folder, storage, options.tflops)
     policy = {"retries": options.retries, "max_silence_s": 60 * options.max_silence}
@@ -92,14 +92,17 @@ def _outline(grid: Grid, error: Unreachable) -> Plan | None:
     if plan is not None:
         print(f"infosteer-bench: {error}", file=sys.stderr)
         print(
-            "note: planned by the catalog's sizes and numbers of rows; what is done already cannot be told",
+            "note: planned by the catalog's sizes and upstream's numbers of rows; what is done cannot be told",
             file=sys.stderr,
         )
     return plan
 
 
-def _dry_run(plan: Plan, run_dir: Path, storage: Storage, tflops: float | None) -> int:
-    """Print the plan, how far it is and what the rest will cost; exit 0."""
+def _dry_run(plan: Plan, run_dir: Path, storage: Storage, tflops: float | None, *, known: bool = True) -> int:
+    """Print the plan, how far it is and what the rest will cost; exit 0.
+
+    known: whether the plan's keys are those that records would have.
+    """
     from infosteer_bench.runs.estimate import (
         REACHED,
         estimate,
@@ -108,13 +111,18 @@ def _dry_run(plan: Plan, run_dir: Path, storage: Storage, tflops: float | None) 
         room,
         would_not_fit,
     )
-    from infosteer_bench.runs.status import read_status
+    from infosteer_bench.runs.status import Status, read_status
 
-    found = read_status(plan, run_dir)
     trained = sum(planned.method.trains for planned in plan.checkpoints)
-    print(f"checkpoints: {len(plan.checkpoints)} ({trained} to train, {len(found.records)} recorded)")
-    print(f"cells: {plan.n_cells} (done {found.done}, missing {found.missing}, failed {found.failed})")
-    print(f"stale cells of earlier settings: {found.stale}")
+    if known:
+        found = read_status(plan, run_dir)
+        print(f"checkpoints: {len(plan.checkpoints)} ({trained} to train, {len(found.records)} recorded)")
+        print(f"cells: {plan.n_cells} (done {found.done}, missing {found.missing}, failed {found.failed})")
+        print(f"stale cells of earlier settings: {found.stale}")
+    else:
+        found = Status(open_tasks={planned.key: list(planned.tasks) for planned in plan.checkpoints})
+        print(f"checkpoints: {len(plan.checkpoints)} ({trained} to train)")
+        print(f"cells: {plan.n_cells}")
     for problem in found.problems:
         print(f"damaged: {problem}")
     cost = estimate(plan, found, storage)
@@ -140,17 +148,17 @@ def _dry_run(plan: Plan, run_dir: Path, storage: Storage, tflops: float | None) 
         for line in would_not_fit(cost, room(run_dir)):
             print(f"would not fit: {line}")
     for planned in plan.checkpoints:
-        left = found.open_tasks[planned.key]
-        print(f"  {planned.label}: {len(planned.tasks) - len(left)}/{len(planned.tasks)} cells done")
+        left, total = len(found.open_tasks[planned.key]), len(planned.tasks)
+        print(f"  {planned.label}: {f'{total - left}/{total} cells done' if known else f'{total} cells'}")
     return 0
 
 
 def _told(outcome: Outcome, options: argparse.Namespace) -> int:
-    """Say what came of a run, with its board unless it is to be quiet; exit 1 if something failed."""
-    if outcome.board is not None and not options.quiet:
+    """Say what came of a run, with its board if that is new; exit 1 if something failed."""
+    if outcome.made is not None and not options.quiet:
         from infosteer_bench.leaderboard.views.terminal import show
 
-        show(outcome.board)
+        show(outcome.made)
         print()
     if outcome.repaired:
         print(f"repaired: {len(outcome.repaired)} file(s) that did not verify, named in {outcome.folder / 'run.log'}")

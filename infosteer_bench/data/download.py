@@ -96,7 +96,7 @@ def _attempt(url: str, part: Path, progress: Progress | None) -> None:
             length = response.headers.get("Content-Length")
             total = have + int(length) if length else None
             with open(part, "ab" if have else "wb") as out:
-                while chunk := response.read(CHUNK_BYTES):
+                while chunk := response.read1(CHUNK_BYTES):  # what there is, so that a stall loses nothing
                     out.write(chunk)
                     have += len(chunk)
                     if progress:
@@ -114,5 +114,6 @@ def _attempt(url: str, part: Path, progress: Progress | None) -> None:
         ) from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        final = isinstance(reason, socket.gaierror | TimeoutError)
+        # a body that stalls is worth another attempt; no way to the server is not
+        final = isinstance(error, urllib.error.URLError) and isinstance(reason, socket.gaierror | TimeoutError)
         raise _TransientError(str(reason) or type(reason).__name__, final=final) from None

@@ -155,13 +155,15 @@ class Upstream:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
+        from infosteer_bench.models.hub import no_answer
+
         try:
             parquet = hf_hub_download(
                 GSM8K_REPO, GSM8K_PARQUET, repo_type="dataset", endpoint=os.environ.get("HF_ENDPOINT") or None
             )
             rows = pq.read_table(parquet, columns=["question", "answer"]).to_pylist()
         except (OSError, ValueError, HTTPError, pa.ArrowException) as error:
-            raise Unreachable(
+            raise (Unreachable if no_answer(error) else UserError)(
                 f"dataset {GSM8K_REPO} cannot be had from the hub: {str(error).splitlines()[0]}",
                 hint=f"check the network (HF_ENDPOINT for a mirror), or use --data-root with {GSM8K_TRAIN} in it",
             ) from None

@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from infosteer_bench.device import gpu_bytes, has_cuda, visible_gpus
+from infosteer_bench import device
+from infosteer_bench.device import has_cuda, visible_gpus
 from infosteer_bench.errors import UserError
 from infosteer_bench.grid import EvalConfig
 from infosteer_bench.registry import Registry
@@ -120,15 +121,20 @@ _FILLED = 0.6
 """Share of a GPU that an engine's weights may fill; keys and values of the answers in hand need the rest."""
 
 
-def tensor_parallel(config: EvalConfig, parameters: int) -> int:
+def tensor_parallel(
+    config: EvalConfig, parameters: int, *, gpus: int | None = None, gpu_bytes: int | None = None
+) -> int:
     """How many GPUs answer together: as `eval.tensor_parallel` says, or the power of two that the weights need.
 
-    Within what this process sees; a power of two divides the heads of every family's models.
+    gpus: how many there are, gpu_bytes: memory of each; None: what this process sees. A power of two divides the heads
+    of every family's models.
     """
-    number, gpus = 1, len(visible_gpus())
     if config.tensor_parallel is not None:
         return config.tensor_parallel
-    while 2 * number <= gpus and parameters * BYTES[config.dtype] > number * _FILLED * gpu_bytes():
+    gpus = len(visible_gpus()) if gpus is None else gpus
+    each = device.gpu_bytes() if gpu_bytes is None else gpu_bytes
+    number = 1
+    while 2 * number <= gpus and parameters * BYTES[config.dtype] > number * _FILLED * each:
         number *= 2
     return number
 

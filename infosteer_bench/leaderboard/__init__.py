@@ -3,6 +3,6 @@
 Nothing here imports torch; pyarrow is imported only where items are read or written.
 """
 
-from infosteer_bench.leaderboard.publish import board_dirs, check, publish, rebuild
+from infosteer_bench.leaderboard.publish import board_dirs, check, publish, publish_run, rebuild
 
-__all__ = ["board_dirs", "check", "publish", "rebuild"]
+__all__ = ["board_dirs", "check", "publish", "publish_run", "rebuild"]

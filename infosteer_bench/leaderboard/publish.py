@@ -49,6 +49,12 @@ def publish(run_dir: Path, output: Path) -> Path:
 
     Raises UserError if the run holds nothing finished or `output` is a file.
     """
+    publish_run(run_dir, output)
+    return output
+
+
+def publish_run(run_dir: Path, output: Path) -> Board | None:
+    """`publish`; returns the board, or None if it was finished and is not made again."""
     if output.exists() and not output.is_dir():
         raise UserError(f"output {output} is a file", allowed="a folder, new or existing")
     if is_paper(output):
@@ -57,7 +63,7 @@ def publish(run_dir: Path, output: Path) -> Path:
     board = compact.collect(run_dir, name=None if inside_run else output.resolve().name)
     texts = compact.text_files(board)
     if inside_run and is_finished(run_dir, output, texts):
-        return output
+        return None
     if not _up_to_date(output, texts):
         # The inputs first: whatever stops us in between, `rebuild` can finish.
         write_atomic(output / compact.ITEMS_FILE, compact.items_bytes(run_dir, board.cells))
@@ -65,10 +71,10 @@ def publish(run_dir: Path, output: Path) -> Path:
             write_atomic(output / name, text)
     if board.audit is None:
         (output / compact.AUDIT_FILE).unlink(missing_ok=True)  # of an earlier run
-    rebuild(output)
+    made = _rebuilt(output)
     if inside_run:
         note_finished(run_dir, output, texts)
-    return output
+    return made
 
 
 def rebuild(board_dir: Path) -> None:
@@ -78,7 +84,11 @@ def rebuild(board_dir: Path) -> None:
     """
     if is_paper(board_dir):
         rebuild_paper(board_dir)
-        return
+    else:
+        _rebuilt(board_dir)
+
+
+def _rebuilt(board_dir: Path) -> Board:
     records, items = compact.load(board_dir), Items(board_dir / compact.ITEMS_FILE)
     wrong = items.disagree(records.cells)
     if wrong:
@@ -95,6 +105,7 @@ def rebuild(board_dir: Path) -> None:
     for name in _outlived(board_dir, outputs):
         (board_dir / name).unlink()
     update_figures(board_dir, board)
+    return board
 
 
 def check(board_dir: Path) -> list[str]:

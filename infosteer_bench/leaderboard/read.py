@@ -46,7 +46,7 @@ CELL_KINDS = {
 }
 
 
-def read_board(folder: str | Path, *, which: Table = "board") -> pandas.DataFrame:
+def read_board(folder: str | Path | None, *, which: Table = "board") -> pandas.DataFrame:
     """One table of a board, or of the board of a run's folder (runs/<grid>).
 
     which:
@@ -61,6 +61,8 @@ def read_board(folder: str | Path, *, which: Table = "board") -> pandas.DataFram
     A board of reported numbers has `board` only; its other tables are empty. Raises UserError for a folder that is no
     board and for an unknown table.
     """
+    if folder is None:
+        raise UserError("there is no board: the run did nothing that could be shown", hint="look at its failures")
     board = _board_of(Path(folder))
     if which in FILES:
         return _csv(board, *FILES[which], may_lack=which == "mechanism" or is_paper(board))

@@ -1,6 +1,6 @@
 """Entropy of the key distribution (paper 4.2, regularization): how evenly a token engages the memories of a layer.
 
-With a_i >= 0 the weight of key i, S = sum_i a_i and U = sum_i a_i log a_i (METHOD, "Identities"):
+With a_i >= 0 the weight of key i, S = sum_i a_i and U = sum_i a_i log a_i (docs/method.md, "Identities"):
 
     p_i = a_i / S,   H = -sum_i p_i log p_i = log S - U / S          [nats, between 0 and log F]
     dH/da_i = -(log a_i - log S + H) / S = -(log a_i - U / S) / S    [0 at a_i = 0; H = 0 at S = 0]

@@ -58,11 +58,13 @@ def _package(entry: EntryPoint) -> str:
 
 def _sources(module: str) -> str:
     """Digest of all Python files of the package that a module belongs to: any of them may change what is trained."""
-    file = sys.modules[module.partition(".")[0]].__file__
-    assert file is not None  # it was loaded from a file
-    folder = Path(file).parent
-    files = sorted(folder.rglob("*.py")) if Path(file).name == "__init__.py" else [Path(file)]
-    return digest([[path.relative_to(folder).as_posix(), file_sha256(path)] for path in files])
+    top = sys.modules[module.partition(".")[0]]
+    if hasattr(top, "__path__"):
+        found = [(folder, path) for folder in map(Path, top.__path__) for path in sorted(folder.rglob("*.py"))]
+    else:
+        file = Path(str(top.__file__))
+        found = [(file.parent, file)]
+    return digest([[path.relative_to(folder).as_posix(), file_sha256(path)] for folder, path in found])
 
 
 register_installed()

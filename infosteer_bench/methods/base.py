@@ -68,7 +68,7 @@ class Method:
     version: ClassVar[int] = 1
     trains: ClassVar[bool] = True
     colour: ClassVar[str | None] = None
-    source_digest: ClassVar[str | None] = None  # set for a method that comes from a user's own file
+    source_digest: ClassVar[str | None] = None  # set for a method from a user's own file or an installed package
     Config: ClassVar[type[Frozen]] = NoConfig
 
     def __init__(self, config: Frozen | None = None) -> None:

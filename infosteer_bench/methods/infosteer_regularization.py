@@ -58,6 +58,11 @@ class InfoSteerRegularization(Method):
 
     def curve_facts(self, curve: Curve, sft: Curve | None, n_layers: int) -> list[Fact]:
         """penalty = -lambda x layers x mean entropy, which the curve measures by itself; the forward pass is sft's."""
+        from infosteer_bench.memory.layers import select_layers
+
+        chosen, defaults = select_layers(self.config.layers, n_layers), RegularizationConfig()
+        if len(chosen) < n_layers or self.config != defaults.model_copy(update={"lambda_": self.config.lambda_}):
+            return []  # the curve measures the default's entropy, over all layers
         weight, rounding = self.config.lambda_ * n_layers, 1e-3
         facts: list[Fact] = []
         for line in curve:

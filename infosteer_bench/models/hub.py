@@ -70,6 +70,20 @@ def cached_snapshot(hub_id: str, cause: Exception) -> Path:
         raise hub_error(hub_id, cause) from None
 
 
+_NO_ANSWER = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError", "TimeoutError", "gaierror"}
+_NO_ANSWER |= {"TransportError", "ConnectError", "ConnectTimeout", "ReadTimeout"}  # of whichever client the hub uses
+
+
+def no_answer(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that there is no way to the hub now, or that it is broken."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        if status >= 500 or _NO_ANSWER & {kind.__name__ for kind in type(error).__mro__}:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def hub_error(hub_id: str, error: Exception) -> UserError:
     """What a person can do about an error of the hub's client."""
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -89,7 +103,7 @@ def hub_error(hub_id: str, error: Exception) -> UserError:
     if isinstance(error, HFValidationError):
         return UserError(f"{hub_id!r} is not a hub repository name", allowed="ORG/NAME")
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    return Unreachable(
+    return (Unreachable if no_answer(error) else UserError)(
         f"model {hub_id} cannot be had from the hub: {first}",
         hint=f"check the network (HF_ENDPOINT for a mirror), or give --model-root DIR with DIR/{hub_id}",
     )

@@ -11,6 +11,7 @@ from infosteer_bench.runs.runner import Done, Event, Job, Payload, Slots, Ticket
 from infosteer_bench.runs.worker import Worker
 
 if TYPE_CHECKING:
+    from infosteer_bench.runs.plan import Plan
     from infosteer_bench.runs.progress import Progress
 
 
@@ -27,6 +28,9 @@ class InProcess:
     def slots(self) -> Slots:
         """One, whatever the machine has."""
         return Slots(1)
+
+    def check(self, plan: Plan) -> None:
+        """It does whatever a plan holds."""
 
     def prepare(self, payload: Payload) -> None:
         """Make the one worker."""
@@ -54,6 +58,6 @@ class InProcess:
         """A job that has not begun does not begin."""
         self._waiting = deque(pair for pair in self._waiting if pair[0] != ticket)
 
-    def close(self) -> None:
+    def close(self, *, now: bool = False) -> None:  # noqa: ARG002 - an engine is not left behind
         """End the engine."""
         self._worker.close_engine()

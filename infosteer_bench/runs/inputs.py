@@ -56,12 +56,12 @@ def resolve_inputs(grid: Grid, roots: Roots) -> Inputs:
     known = read_tasks(include)
     names = select_tasks(list(grid.tasks), known)
     tasks = {name: known[name] for name in names}
-    specs = _serving(grid, names, known)
+    specs = serving_mixes(grid, names, known)
     texts = select_models(list(grid.models), grid_models=grid.models)
     if not texts:
         raise UserError(f"grid {grid.name} names no model", hint="give --models, or models: in the grid")
     engine, reason = choose_backend(grid.eval.backend)
-    _check_fit(grid, methods, tasks, engine)
+    check_fit(grid, methods, tasks, engine)
     source = open_source(roots.data_root)
     test_files = {name: source.get(info.data_file) for name, info in tasks.items() if info.data_file}
     for name, file in test_files.items():
@@ -99,7 +99,7 @@ def configure_methods(grid: Grid) -> tuple[Method, ...]:
     return methods
 
 
-def _check_fit(grid: Grid, methods: tuple[Method, ...], tasks: dict[str, TaskInfo], engine: str) -> None:
+def check_fit(grid: Grid, methods: tuple[Method, ...], tasks: dict[str, TaskInfo], engine: str) -> None:
     """Refuse before any training what no cell could honour."""
     from infosteer_bench.evaluation.engine import refuse_runtime
 
@@ -119,7 +119,7 @@ def _check_fit(grid: Grid, methods: tuple[Method, ...], tasks: dict[str, TaskInf
         )
 
 
-def _serving(grid: Grid, names: list[str], known: dict[str, TaskInfo]) -> tuple[MixSpec, ...]:
+def serving_mixes(grid: Grid, names: list[str], known: dict[str, TaskInfo]) -> tuple[MixSpec, ...]:
     """The mixes that serve a chosen task; a task that no mix serves would never meet a trained model."""
     for spec in grid.mixes:
         for task in spec.tasks:

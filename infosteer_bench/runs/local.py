@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from infosteer_bench.runs.in_process import InProcess
 from infosteer_bench.runs.inputs import Roots
 from infosteer_bench.runs.lock import locked
 from infosteer_bench.runs.overlap import keep_audit
-from infosteer_bench.runs.placement import choose_slots, gpus_for, jobs, own_threads
+from infosteer_bench.runs.placement import at_once, choose_slots, gpus_for, jobs, own_threads
 from infosteer_bench.runs.plan import Plan, cell_identity, cell_key, describe
-from infosteer_bench.runs.pool import Pool
+from infosteer_bench.runs.pool import NotTold, Pool
 from infosteer_bench.runs.progress import Progress
 from infosteer_bench.runs.repair import drop_passing, repair, sweep
 from infosteer_bench.runs.runner import Payload, Runner, Slots
@@ -58,9 +57,12 @@ def do(
     retry_policy: with workers that die or hang. runner: takes the jobs, in place of processes of this machine.
     """
     storage = storage or Storage()
-    slots = choose_slots(plan, workers, most=storage.most)
+    # what cannot be is refused before anything is written
+    slots = choose_slots(plan, workers, most=storage.most) if runner is None else runner.slots()
     for model in plan.inputs.models:
-        gpus_for(plan, model)  # what cannot be is refused before anything is written
+        gpus_for(plan, model, slots)
+    if runner is not None:
+        runner.check(plan)
     with locked(run_dir) as lock_fd:
         problems = sweep(run_dir)
         write_sealed(run_dir / "grid.json", describe(plan, provenance.public_command()))
@@ -78,11 +80,10 @@ def do(
                     progress.line(f"damaged: {problem}", always=True)
                 repair(found, storage)
                 payload = Payload(plan, run_dir, roots, storage)
-                failures = (
-                    _do(payload, found, slots, progress, lock_fd, retry_policy)
-                    if runner is None
-                    else _by(runner, payload, found, progress, retry_policy)
-                )
+                if runner is not None:
+                    failures = _by(runner, payload, found, progress, retry_policy)
+                else:
+                    failures = _here(payload, found, slots, progress, lock_fd, retry_policy)
                 marks = high_water(run_dir)
                 if marks:
                     most = f"{marks['most_checkpoints']} ({marks['most_bytes'] / 1e9:.2f} GB)"
@@ -93,7 +94,7 @@ def do(
         return Result(now.done, tuple(failures), tuple(repaired))
 
 
-def _do(
+def _here(
     payload: Payload,
     status: Status,
     slots: Slots,
@@ -101,30 +102,30 @@ def _do(
     lock_fd: int,
     retry_policy: RetryPolicy | None,
 ) -> list[str]:
-    """What is open, by workers or in this process; returns what failed, one line each."""
-    work = jobs(payload.plan, status, slots)
-    if slots.number and work:
-        runner = Pool(slots, lock_fd=lock_fd)
-        workers, most = min(slots.number, len(work)), payload.storage.most
-        each = payload.storage if most is None else replace(payload.storage, most=most // workers)
-        shared = replace(payload, storage=each, workers=workers)
+    """What is open, by processes of this machine or in this one."""
+    if slots.number:
         try:
-            runner.prepare(shared)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            return _by(Pool(slots, lock_fd=lock_fd), payload, status, progress, retry_policy)
+        except NotTold as error:
             progress.note(f"no workers: this run cannot be told to another process ({error})")
-        else:
-            if workers > 1:
-                progress.line(f"{workers} workers side by side{f', GPUs: {len(slots.gpus)}' if slots.gpus else ''}")
-            return Schedule(shared, runner, progress, status, retry_policy).run(work)
     return _by(InProcess(progress), payload, status, progress, RetryPolicy(silence_s=None))
 
 
 def _by(
     runner: Runner, payload: Payload, status: Status, progress: Progress, retry_policy: RetryPolicy | None
 ) -> list[str]:
-    runner.prepare(payload)
-    work = jobs(payload.plan, status, runner.slots())
-    return Schedule(payload, runner, progress, status, retry_policy).run(work)
+    """What is open, by a runner; returns what failed, one line each."""
+    slots = runner.slots()
+    work = jobs(payload.plan, status, slots)
+    if not work:
+        return []
+    workers, most = at_once(work, slots), payload.storage.most
+    each = payload.storage if most is None else replace(payload.storage, most=max(1, most // workers))
+    shared = replace(payload, storage=each, workers=workers)
+    runner.prepare(shared)
+    if workers > 1:
+        progress.line(f"{workers} workers side by side{f', GPUs: {len(slots.gpus)}' if slots.gpus else ''}")
+    return Schedule(shared, runner, progress, status, retry_policy).run(work)
 
 
 def train_only(plan: Plan, run_dir: Path, roots: Roots, *, quiet: bool = False) -> list[str]:

@@ -13,7 +13,7 @@ from infosteer_bench.evaluation.engine import choose_backend
 from infosteer_bench.models.catalog import CATALOG, select_models
 from infosteer_bench.models.families import FAMILIES
 from infosteer_bench.models.load import ResolvedModel
-from infosteer_bench.runs.inputs import Inputs, configure_methods
+from infosteer_bench.runs.inputs import Inputs, check_fit, configure_methods, serving_mixes
 from infosteer_bench.runs.plan import Plan, build_plan
 from infosteer_bench.tasks.catalog import read_tasks, select_tasks
 
@@ -30,12 +30,14 @@ def outline(grid: Grid) -> Plan | None:
         return None
     known = read_tasks()
     tasks = {name: known[name] for name in select_tasks(list(grid.tasks), known)}
-    specs = tuple(spec for spec in grid.mixes if set(spec.tasks) & tasks.keys())
+    specs = serving_mixes(grid, list(tasks), known)
     mixes = {spec.name: _mix(grid, spec) for spec in specs}
+    methods = configure_methods(grid)
     engine, _ = choose_backend(grid.eval.backend)
+    check_fit(grid, methods, tasks, engine)
     inputs = Inputs(
         models=tuple(map(_model, ids)),
-        methods=configure_methods(grid),
+        methods=methods,
         mixes={(name, model): mix for name, mix in mixes.items() for model in ids},
         mix_specs=specs,
         tasks=tasks,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -34,29 +34,36 @@ MOST_WORKERS = 8
 """By default; each holds the libraries and a model, about 1 GB."""
 
 
-def gpus_for(plan: Plan, model: ResolvedModel) -> int:
+def gpus_for(plan: Plan, model: ResolvedModel, slots: Slots | None = None) -> int:
     """How many GPUs a worker needs for this model, to train or to answer; 1 also where there is none.
 
-    Raises UserError as `ranks` does, and for more to answer than there are.
+    slots: what there is; None: this machine's. Raises UserError as `ranks` does, and for more to answer than there are.
     """
     answering = 1
     if plan.inputs.engine == "vllm":
-        answering = tensor_parallel(plan.grid.eval, model.parameters or 0)
-        gpus = len(visible_gpus())
+        gpus, each = _gpus(slots)
+        answering = tensor_parallel(plan.grid.eval, model.parameters or 0, gpus=gpus, gpu_bytes=each)
         if gpus and answering > gpus:
             raise UserError(f"eval.tensor_parallel={answering}: {gpus} GPU(s) are visible")
-    return max(ranks(plan, model), answering)
+    return max(ranks(plan, model, slots), answering)
 
 
-def ranks(plan: Plan, model: ResolvedModel) -> int:
+def _gpus(slots: Slots | None) -> tuple[int, int]:
+    """How many GPUs there are, and how much memory each has."""
+    if slots is None:
+        return len(visible_gpus()), gpu_bytes()
+    return len(slots.gpus), gpu_bytes() if slots.gpu_bytes is None else slots.gpu_bytes
+
+
+def ranks(plan: Plan, model: ResolvedModel, slots: Slots | None = None) -> int:
     """How many processes train a checkpoint of this model together, each on a GPU of its own.
 
     As `train.ranks` says, or as many GPUs as weights, gradients and optimizer fill, within what is visible and what
     divides the gradient accumulation (the optimizer's batch is part of a checkpoint's identity).
     Raises UserError for more than there are GPUs, a number that does not divide, or what cannot be trained in
-    pieces.
+    pieces. slots: as in `gpus_for`.
     """
-    train, gpus = plan.grid.train, len(visible_gpus())
+    train, (gpus, each) = plan.grid.train, _gpus(slots)
     if train.ranks is not None:
         if gpus and train.ranks > gpus:
             raise UserError(f"train.ranks={train.ranks}: {gpus} GPU(s) are visible, and each rank needs its own")
@@ -65,7 +72,7 @@ def ranks(plan: Plan, model: ResolvedModel) -> int:
     elif not gpus or train.offload or train.adapter:
         number = 1
     else:
-        needed = training_bytes(train, model.parameters or 0) / (_FILLED * gpu_bytes())
+        needed = training_bytes(train, model.parameters or 0) / (_FILLED * each)
         divisors = [n for n in range(1, gpus + 1) if train.gradient_accumulation % n == 0]
         number = next((n for n in divisors if n >= needed), divisors[-1])
     if number > 1 or train.offload:
@@ -114,7 +121,7 @@ def jobs(plan: Plan, status: Status, slots: Slots) -> list[Job]:
     by_gpus: dict[int, dict[str, list[str]]] = {}
     for planned in plan.checkpoints:
         if status.has_work(planned.key):
-            gpus = gpus_for(plan, planned.model) if slots.gpus else 0
+            gpus = gpus_for(plan, planned.model, slots) if slots.gpus else 0
             by_gpus.setdefault(gpus, {}).setdefault(planned.model.id, []).append(planned.key)
     found: list[Job] = []
     for gpus, groups in sorted(by_gpus.items(), reverse=True):
@@ -126,6 +133,16 @@ def jobs(plan: Plan, status: Status, slots: Slots) -> list[Job]:
             pieces = [tuple(keys[start : start + size]) for start in range(0, len(keys), size)]
             found += [Job(piece, status.of(piece), gpus) for piece in pieces]
     return found
+
+
+def at_once(work: Sequence[Job], slots: Slots) -> int:
+    """How many of these jobs are worked on at the same time, at most: the small ones, as far as GPUs and slots go."""
+    number, left = 0, len(slots.gpus)
+    for job in sorted(work, key=lambda job: job.gpus):
+        if number == slots.number or job.gpus > left:
+            break
+        number, left = number + 1, left - job.gpus
+    return number
 
 
 def is_small(model: ResolvedModel) -> bool:

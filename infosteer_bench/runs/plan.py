@@ -126,8 +126,11 @@ def cell_key(checkpoint: str, task: str, identity: dict[str, Any]) -> str:
 
 
 def task_split(plan: Plan, checkpoint: PlannedCheckpoint, task: str) -> Literal["ID", "OOD"]:
-    """ID where the training mix really held the task's own rows (METHOD: without HellaSwag's training file HellaSwag
-    is not ID in that run). For base: as for the mix of this grid that serves the task; its default where none does."""
+    """ID where the training mix really held the task's own rows (docs/method.md: without HellaSwag's training file
+    HellaSwag is not ID in that run).
+
+    For base: as for the mix of this grid that serves the task; its default where none does.
+    """
     if checkpoint.mix is not None:
         return "ID" if checkpoint.mix.sources.get(task, {}).get("rows") else "OOD"
     serving = [spec.name for spec in plan.inputs.mix_specs if task in spec.tasks]

@@ -27,10 +27,15 @@ from infosteer_bench.runs.runner import DiskFull, Done, Event, Job, Lost, Payloa
 from infosteer_bench.runs.worker import Worker
 
 if TYPE_CHECKING:
+    from infosteer_bench.runs.plan import Plan
     from infosteer_bench.runs.progress import Progress
 
 _LEAVE_S = 60.0
 """How long an idle worker may take to end, its engine included."""
+
+
+class NotTold(Exception):
+    """A payload holds what cannot go to another process: a method class made inside a function, say."""
 
 
 @dataclass
@@ -62,13 +67,15 @@ class Pool:
         """As given."""
         return self._slots
 
-    def prepare(self, payload: Payload) -> None:
-        """Write the payload for the workers.
+    def check(self, plan: Plan) -> None:
+        """It does whatever a plan holds."""
 
-        Raises pickle.PicklingError, AttributeError or TypeError where it holds what cannot go to another process (a
-        method class made inside a function, say).
-        """
-        content = pickle.dumps(payload)
+    def prepare(self, payload: Payload) -> None:
+        """Write the payload for the workers. Raises NotTold."""
+        try:
+            content = pickle.dumps(payload)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise NotTold(str(error)) from None
         self._plan = payload.plan
         self._folder = tempfile.TemporaryDirectory(prefix="infosteer-workers-")
         self._payload = Path(self._folder.name) / "payload"
@@ -149,10 +156,10 @@ class Pool:
             if worker.ticket == ticket:
                 self._forget(connection)
 
-    def close(self) -> None:
+    def close(self, *, now: bool = False) -> None:
         """Nothing to save: what is recorded is whole, what is not is done again."""
         for connection, worker in list(self._workers.items()):
-            if worker.ticket is None:
+            if worker.ticket is None and not now:
                 _tell(connection, None)
             else:
                 self._forget(connection)

@@ -48,7 +48,7 @@ class Progress:
             self._bar.update(self._task, description=text)
 
     def at(self, key: str) -> None:
-        """Which checkpoint is in hand: who watches over a worker wants to know (`pool`)."""
+        """Which checkpoint is in hand: who watches over a worker wants to know (`schedule`)."""
 
     def cell(self, text: str, *, failed: bool = False) -> None:
         """A cell ended."""

@@ -53,10 +53,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Slots:
-    """How many workers there may be at once, and the GPUs that they share out, as CUDA_VISIBLE_DEVICES names them."""
+    """How many workers there may be at once, and the GPUs that they share out, as CUDA_VISIBLE_DEVICES names them.
+
+    gpu_bytes: memory of each; None: as much as the first GPU of this machine has.
+    """
 
     number: int
     gpus: tuple[str, ...] = ()
+    gpu_bytes: int | None = None
 
 
 Ticket = int
@@ -109,8 +113,12 @@ class Runner(Protocol):
         """What may run at once."""
         ...
 
+    def check(self, plan: Plan) -> None:
+        """Called before anything is written. Raises UserError for what this runner cannot do."""
+        ...
+
     def prepare(self, payload: Payload) -> None:
-        """Called once, before any job. Raises UserError for what this runner cannot do."""
+        """Called once, before any job."""
         ...
 
     def submit(self, job: Job) -> Ticket | None:
@@ -125,6 +133,6 @@ class Runner(Protocol):
         """End a job's worker with all that it started. No event tells of it."""
         ...
 
-    def close(self) -> None:
-        """End all workers: idle ones in their own time, busy ones at once."""
+    def close(self, *, now: bool = False) -> None:
+        """End all workers: idle ones in their own time, busy ones, and with `now` all of them, at once."""
         ...

@@ -68,11 +68,15 @@ class Schedule:
         try:
             while self._waiting or self._running:
                 self._submit()
+                if not self._running:
+                    raise RuntimeError(f"runner {self.runner.name} has no room for a job although it does nothing")
                 for event in self.runner.events(_LOOK_S):
                     self._hear(event)
                 self._end_silent()
-        finally:
-            self.runner.close()
+        except BaseException:
+            self.runner.close(now=True)
+            raise
+        self.runner.close()
         return [text for planned in self.payload.plan.checkpoints for text in self._failed.get(planned.key, [])]
 
     def _submit(self) -> None:

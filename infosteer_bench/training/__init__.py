@@ -1,1 +1,1 @@
-"""One training path for all methods: TRL's SFTTrainer on Accelerate (floor 4)."""
+"""One training path for all methods: TRL's SFTTrainer on Accelerate."""

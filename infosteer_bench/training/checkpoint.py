@@ -2,8 +2,8 @@
 
     result = train_checkpoint(model_path=..., family=..., method=..., mix=..., config=..., seed=0, paths=...)
 
-The weights go to a temporary folder that is renamed when complete, so a killed run leaves no half checkpoint.
-Float32 master weights throughout; `precision=bf16` adds autocast (METHOD: in pure bf16, 43 % of N(0, 0.02) weights do
+The weights go to a temporary folder that is renamed when complete, so a killed run leaves no half checkpoint. Float32
+master weights throughout; `precision=bf16` adds autocast (docs/method.md: in pure bf16, 43 % of N(0, 0.02) weights do
 not move under a 5e-5 update). Settings of Accelerate (FSDP, DeepSpeed) apply as launched.
 """
 

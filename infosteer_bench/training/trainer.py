@@ -6,7 +6,7 @@ What it adds, each in one place:
   the counted tokens of the whole optimizer batch (all micro-batches, all ranks), like the language-model loss is by
   its label tokens. The Trainer then does not divide by the accumulation steps, and DDP averages over ranks, so the
   term is multiplied by the number of ranks, as TRL does with the loss. A term merely added would act with 1, 4, 16
-  times its weight at accumulation 1, 4, 16 (METHOD, "Trap, measured").
+  times its weight at accumulation 1, 4, 16 (docs/method.md, "Trap, measured").
 - the curve: one JSON line per optimizer step (loss, its parts, gradient norm, key entropy).
 - refusals: a batch with no counted token, a hook that fails, and a loss or gradient that is not finite stop the
   checkpoint before that step changes a weight, and name the step and the layer (`faults`).

@@ -14,7 +14,7 @@ import torch
 
 from infosteer_bench.analysis.checkpoints import Checkpoint, chosen_layers, find_checkpoint
 from infosteer_bench.analysis.reading import batches
-from infosteer_bench.analysis.shift import COUNTS, SHARES, Shift, labels, summarize, twins
+from infosteer_bench.analysis.shift import COUNTS, SHARES, Shift, labels, references_of, summarize
 from infosteer_bench.analysis.shift_figure import draw
 from infosteer_bench.cli import main
 from infosteer_bench.data.mixes import MixRow
@@ -188,7 +188,7 @@ def test_sft_of_the_same_mix_is_told_by_records_not_by_labels(given, against):
     """The reading of a checkpoint is a power of two by its place: a difference tells which two it is of."""
     checkpoints = [checkpoint(*one) for one in given]
     values = {name: {0: {"all": {"x": 2.0**place}}} for place, name in enumerate(labels(checkpoints))}
-    rows = summarize({"base": {0: {"all": {"x": 0.0}}}, **values}, twins(checkpoints))
+    rows = summarize({"base": {0: {"all": {"x": 0.0}}}, **values}, references_of(checkpoints))
     differences = {row.label: row.vs_sft for row in rows if row.vs_sft is not None}
     assert differences == {
         label: values[label][0]["all"]["x"] - values[sft][0]["all"]["x"] for label, sft in against.items()

@@ -65,6 +65,11 @@ def test_what_cannot_be_is_told_before_any_work(tmp_path: Path) -> None:
         ib.run("embeded", output=tmp_path)
     with pytest.raises(ib.UserError, match="exclude one another"):
         ib.run("embedded", output=tmp_path, keep_checkpoints=True, max_checkpoints_on_disk=1)
+    for wrong in ({"workers": -1}, {"max_checkpoints_on_disk": 0}):
+        with pytest.raises(ib.UserError, match="a whole number of at least"):
+            ib.run("embedded", output=tmp_path, **wrong)
+    with pytest.raises(ib.UserError, match="there is no board"):
+        ib.read_board(None)
     (tmp_path / "file").touch()
     with pytest.raises(ib.UserError, match="is a file"):
         ib.run("embedded", output=tmp_path / "file")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -140,6 +143,38 @@ def test_passing_faults_are_retried(raw: Path, tmp_path: Path, fault: str) -> No
     size = (raw / "raw" / BOOLQ).stat().st_size
     assert heard[-1] == ("file.json", size, size)
     assert sorted(path.name for path in target.parent.iterdir()) == ["file.json", "file.json.lock"]
+
+
+def test_a_download_that_stalls_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the body and then nothing: another attempt asks for the rest. Only no way to the server is final."""
+    body, asked = b"x" * 1000, []
+
+    class Stalling(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Range"))
+            rest = body[500:] if asked[-1] else body
+            self.send_response(206 if asked[-1] else 200)
+            self.send_header("Content-Length", str(len(rest)))
+            self.end_headers()
+            self.wfile.write(rest[:500])
+            self.wfile.flush()
+            if not asked[-1]:
+                time.sleep(1.0)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(download_module, "TIMEOUT_S", 0.3)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stalling)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/file"
+        download(url, tmp_path / "file", sha256=hashlib.sha256(body).hexdigest(), wait_s=0.01)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert asked == [None, "bytes=500-"]
+    assert (tmp_path / "file").read_bytes() == body
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(raw: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_as_many_gpus_answer_as_the_weights_need(
     monkeypatch: pytest.MonkeyPatch, billions: int, dtype: Any, gpus: int, wanted: int
 ) -> None:
     monkeypatch.setattr(engine_module, "visible_gpus", lambda: tuple(map(str, range(gpus))))
-    monkeypatch.setattr(engine_module, "gpu_bytes", lambda: 80 * 10**9 if gpus else 0)
+    monkeypatch.setattr(engine_module.device, "gpu_bytes", lambda: 80 * 10**9 if gpus else 0)
     assert tensor_parallel(EvalConfig(dtype=dtype), billions * 10**9) == wanted
     assert tensor_parallel(EvalConfig(dtype=dtype, tensor_parallel=2), billions * 10**9) == 2
 

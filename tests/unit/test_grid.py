@@ -72,6 +72,15 @@ def test_a_misspelt_setting_gets_a_suggestion(tmp_path: Path, setting: str, mess
     assert message in refused(tmp_path, GRID, setting)
 
 
+def test_a_setting_is_read_as_strictly(tmp_path: Path) -> None:
+    assert "duplicate key 'max_steps'" in refused(tmp_path, GRID, "train={max_steps: 1, max_steps: 2}")
+
+
+def test_what_is_said_of_a_whole_grid_does_not_print_it(tmp_path: Path) -> None:
+    message = refused(tmp_path, GRID.replace("[gsm8k]", "[gsm8k, gsm8k]"))
+    assert message.endswith("g.yaml: mix gsm8k stands 2 times")
+
+
 def test_a_misspelt_field_of_a_mix_is_named_with_its_place(tmp_path: Path) -> None:
     text = GRID.replace("[gsm8k]", "[{name: m, source: [a.jsonl], tasks: [boolq]}]")
     message = refused(tmp_path, text.replace("tasks", "sources: [boolq], tasks"))

@@ -58,9 +58,9 @@ def test_hf_engine_lifts_while_answering(tiny_models: dict[str, Path]) -> None:
 
 def _worker(path: Path, *, tensor_parallel: int = 1) -> Any:
     """vLLM's worker as the steering sees it, around transformers' model."""
-    from infosteer_bench.evaluation.vllm.steering import SteeringSeat
+    from infosteer_bench.evaluation.vllm.steering import SteeringExtension
 
-    slot = SteeringSeat()
+    slot = SteeringExtension()
     model = load_model(path, dtype="float32")
     slot.model_runner = SimpleNamespace(get_model=lambda: model, model_config=SimpleNamespace(hf_config=model.config))
     slot.parallel_config = SimpleNamespace(tensor_parallel_size=tensor_parallel, pipeline_parallel_size=1)

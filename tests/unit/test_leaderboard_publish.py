@@ -236,8 +236,8 @@ def test_a_finished_board_is_not_made_again(tmp_path: Path, monkeypatch: pytest.
     board = publish(run, run / "leaderboard")
     before = contents(board)
     made: list[Path] = []
-    again = publish_module.rebuild
-    monkeypatch.setattr(publish_module, "rebuild", lambda folder: (made.append(folder), again(folder)))
+    again = publish_module._rebuilt
+    monkeypatch.setattr(publish_module, "_rebuilt", lambda folder: (made.append(folder), again(folder))[1])
     publish(run, board)
     assert made == []
     (board / "deltas.csv").write_text("edited")  # a file of the board

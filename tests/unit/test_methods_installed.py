@@ -65,17 +65,37 @@ def test_every_file_of_its_package_is_part_of_its_identity(tmp_path: Path) -> No
     assert digest_of(folder) != before
 
 
+def test_a_name_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
+    folder = install(tmp_path, entry="sft = their_package.scaled:METHOD")
+    done = ask(folder, "-m", "infosteer_bench", "list", "methods")
+    assert done.returncode == 2
+    assert "package their-package: the method name 'sft' is taken" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "name", "message"),
     [
-        ({"entry": "sft = their_package.scaled:METHOD"}, "package their-package: the method name 'sft' is taken"),
-        ({"entry": "other = their_package.scaled:METHOD"}, "is no method of the name 'other'"),
-        ({"entry": "scaled = their_package.scaled:SCALE"}, "is no method of the name 'scaled'"),
-        ({"method": "import not_there\n"}, "method scaled: ModuleNotFoundError: No module named 'not_there'"),
+        ({"entry": "other = their_package.scaled:METHOD"}, "other", "is no method of the name 'other'"),
+        ({"entry": "scaled = their_package.scaled:SCALE"}, "scaled", "is no method of the name 'scaled'"),
+        ({"method": "import not_there\n"}, "scaled", "method scaled: ModuleNotFoundError: No module named 'not_there'"),
     ],
 )
-def test_what_is_no_method_is_told_in_one_line(tmp_path: Path, changes: dict[str, str], message: str) -> None:
-    done = ask(install(tmp_path, **changes), "-m", "infosteer_bench", "list", "methods")
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_broken_one_leaves_the_others_alone(tmp_path: Path, changes: dict[str, str], name: str, message: str) -> None:
+    folder = install(tmp_path, **changes)
+    listed = ask(folder, "-m", "infosteer_bench", "list", "methods")
+    assert listed.returncode == 0, listed.stderr
+    assert "cannot be loaded: package their-package: " in listed.stdout
+    assert message in listed.stdout
+    asked = ask(folder, "-m", "infosteer_bench", "run", "--grid", "embedded", "--methods", name, "--dry-run")
+    assert asked.returncode == 2
+    assert message in asked.stderr
+    assert len(asked.stderr.splitlines()) == 1
+
+
+def test_a_package_without_an_init_file(tmp_path: Path) -> None:
+    folder = install(tmp_path)
+    (folder / "their_package/__init__.py").unlink()
+    before = digest_of(folder)
+    (folder / "their_package/scale.py").write_text("SCALE = 3.0\n")
+    assert digest_of(folder) != before

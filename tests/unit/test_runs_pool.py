@@ -176,7 +176,7 @@ def test_jobs_keep_a_model_together_and_every_slot_busy(plan: Plan):
     status = all_open(plan)
     keys = list(status.open_tasks)
     for number, wanted in ((1, 3), (3, 3), (6, 6), (7, 9)):
-        found = jobs(plan, status, Slots(number, tuple(map(str, range(number)))))
+        found = jobs(plan, status, Slots(number, tuple(map(str, range(number))), gpu_bytes=80 * 10**9))
         assert sorted(key for job in found for key in job.keys) == sorted(keys)
         assert all(len({planned.model.id for planned in job.group(plan)}) == 1 for job in found)
         assert {job.gpus for job in found} == {1}
@@ -192,7 +192,7 @@ def test_jobs_keep_a_model_together_and_every_slot_busy(plan: Plan):
 def test_jobs_of_more_gpus_go_first(plan: Plan, monkeypatch: pytest.MonkeyPatch):
     """Two models need one GPU, the last one two: four GPUs hold two of its workers."""
     last = plan.inputs.models[-1].id
-    monkeypatch.setattr(placement, "gpus_for", lambda _, model: 2 if model.id == last else 1)
+    monkeypatch.setattr(placement, "gpus_for", lambda _, model, slots: 2 if model.id == last else 1)
     found = jobs(plan, all_open(plan), Slots(4, ("0", "1", "2", "3")))
     assert [job.gpus for job in found] == [2, 2, 1, 1, 1, 1]
     assert {job.group(plan)[0].model.id for job in found[:2]} == {last}

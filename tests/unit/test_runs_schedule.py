@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infosteer_bench.runs import schedule
+from infosteer_bench.runs.placement import at_once
 from infosteer_bench.runs.runner import DiskFull, Done, Event, Job, Lost, Payload, Said, Slots
 from infosteer_bench.runs.schedule import RetryPolicy, Schedule
 from infosteer_bench.runs.status import Status
@@ -29,6 +30,9 @@ class Played:
 
     def slots(self) -> Slots:
         return Slots(4, ("0", "1", "2", "3"))
+
+    def check(self, plan: Any) -> None:
+        pass
 
     def prepare(self, payload: Payload) -> None:
         raise AssertionError("the schedule takes a runner that is prepared")
@@ -60,7 +64,7 @@ class Played:
     def end(self, ticket: int) -> None:
         del self.running[ticket]
 
-    def close(self) -> None:
+    def close(self, *, now: bool = False) -> None:
         self.closed = True
 
 
@@ -131,6 +135,22 @@ def test_silence_ends_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (failure,) = failures
     assert failure.startswith("a: its worker said nothing for 0 s and was ended")
     assert runner.log == ["a", "b"]
+
+
+def test_a_job_that_no_slot_can_take_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It would wait for ever."""
+    runner = Played()
+    with pytest.raises(RuntimeError, match="no room for a job although it does nothing"):
+        scheduled(runner, {"a": 5}, tmp_path, monkeypatch)
+    assert runner.closed
+
+
+@pytest.mark.parametrize(
+    ("gpus", "number", "wanted"), [([4, 4, 4], 8, 2), ([4, 1, 1], 8, 3), ([1] * 9, 8, 8), ([2, 2], 1, 1), ([5], 4, 1)]
+)
+def test_how_many_jobs_run_at_once(gpus: list[int], number: int, wanted: int):
+    slots = Slots(number, tuple(map(str, range(8))))
+    assert at_once([Job(("a",), Status(), need) for need in gpus], slots) == wanted
 
 
 def test_a_full_disk_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

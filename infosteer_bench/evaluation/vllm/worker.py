@@ -16,7 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from infosteer_bench.evaluation.vllm.steering import SteeringSeat
+from infosteer_bench.evaluation.vllm.steering import SteeringExtension
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ class WeightProbe:
                 module.quant_method.process_weights_after_loading(module)
 
 
-class WorkerExtension(WeightProbe, SteeringSeat):
+class WorkerExtension(WeightProbe, SteeringExtension):
     """All that vLLM's worker class gets (`worker_extension_cls`)."""
 
 

@@ -39,14 +39,14 @@ def _with_interval(row: Row) -> Row:
 
 
 def _compared(row: Row, sft: Sequence[Row]) -> Row:
-    twins = [twin for twin in sft if twin.task == row.task and row.mix in ("", twin.mix)]
+    references = [reference for reference in sft if reference.task == row.task and row.mix in ("", reference.mix)]
     # A method without a mix faces every mix's sft; where two answer the task there is no single reference.
-    if len(twins) != 1 or (row.method == "sft" and not row.arm) or not row.by_seed:
+    if len(references) != 1 or (row.method == "sft" and not row.arm) or not row.by_seed:
         return row
-    delta, note = difference(row, twins[0])
+    delta, note = difference(row, references[0])
     versus = None
     notes = [note] if note else []
-    pairs = _pairs(row, twins[0]) if delta is not None else None
+    pairs = _pairs(row, references[0]) if delta is not None else None
     if pairs is not None:
         versus = compare(*pairs)
         if versus.seeds < 2:

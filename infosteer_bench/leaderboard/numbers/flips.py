@@ -78,7 +78,7 @@ def find_flips(board: BoardRecords, rows: Sequence[Row], items: Items) -> dict[i
 def _pairs(row: Row, rows: Sequence[Row]) -> list[_Pair]:
     if row.versus is None or row.members:
         return []
-    twin = next(
+    reference = next(
         other
         for other in rows
         if (other.model, other.method, other.arm, other.task) == (row.model, "sft", "", row.task)
@@ -86,14 +86,14 @@ def _pairs(row: Row, rows: Sequence[Row]) -> list[_Pair]:
         and other.by_seed
     )
     found: list[_Pair] = []
-    for seed in twin.scores:
+    for seed in reference.scores:
         own = None if None in row.scores else seed
         if own in row.scores:
-            difference = row.scores[own] - twin.scores[seed]
+            difference = row.scores[own] - reference.scores[seed]
             found.append(
                 _Pair(
                     seed=seed,
-                    cells=(row.cells[own], twin.cells[seed]),
+                    cells=(row.cells[own], reference.cells[seed]),
                     won=np.flatnonzero(difference > 0),
                     lost=np.flatnonzero(difference < 0),
                     n_items=len(difference),

@@ -98,14 +98,16 @@ def find_entries(rows: Sequence[Row]) -> list[Entry]:
     entries: list[Entry] = []
     for key, own in groups.items():
         whole = len(own) == due[key] > 1 and all(_counted(row) for row in own)
-        twins = [plain.get((row.model, row.task)) for row in own]
+        references = [plain.get((row.model, row.task)) for row in own]
         accuracy = [_accuracy(row) for row in own]
-        gain = [_gain(row, twin) for row, twin in zip(own, twins, strict=True) if twin is not None]
+        gain = [_gain(row, reference) for row, reference in zip(own, references, strict=True) if reference is not None]
         gains = [pair for pair in gain if pair is not None]
         if whole:
             accuracy.append(_mean(accuracy, _pooled(own, None)))
             if len(gains) == len(own) and all(pair.counted for pair in gains):
-                gains.append(_mean(gains, _pooled(own, [twin for twin in twins if twin is not None])))
+                gains.append(
+                    _mean(gains, _pooled(own, [reference for reference in references if reference is not None]))
+                )
         entries.append(Entry(*key, tuple(accuracy), tuple(gains)))
     return entries
 
@@ -151,7 +153,8 @@ def _pooled(rows: Sequence[Row], sft: Sequence[Row] | None) -> Interval | None:
     arrays = [np.stack([row.scores[seed] for seed in seeds]) for row in rows]
     if sft is not None:
         arrays = [
-            ours - np.stack([twin.scores[seed] for seed in seeds]) for ours, twin in zip(arrays, sft, strict=True)
+            ours - np.stack([reference.scores[seed] for seed in seeds])
+            for ours, reference in zip(arrays, sft, strict=True)
         ]
     found = compare(arrays, [row.mix for row in rows])
     low, high = 100 * found.low, 100 * found.high

@@ -10,11 +10,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextToPath
 
+from infosteer_bench.errors import UserError
 from infosteer_bench.methods import METHODS
 
 if TYPE_CHECKING:
@@ -116,8 +118,12 @@ def entrant_styles(chart: Chart) -> list[dict[str, Any]]:
 
 
 def _own_colour(method: str) -> str | None:
-    """As its file says; None for a method that says nothing, or that this installation does not know."""
-    return METHODS.get(method).colour if method in METHODS else None
+    """As its file says; None for a method that says nothing, or that this installation does not know or cannot load."""
+    try:
+        colour = METHODS.get(method).colour
+    except UserError:
+        return None
+    return colour if is_color_like(colour) else None
 
 
 def _flow(labels: Sequence[str], width: float) -> tuple[list[tuple[str, float, float]], float]:

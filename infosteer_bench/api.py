@@ -68,12 +68,10 @@ def run(
     for name, value, least in (("workers", workers, 0), ("max_checkpoints_on_disk", max_checkpoints_on_disk, 1)):
         if value is not None and value < least:
             raise UserError(f"{name}={value}", allowed=f"None, or a whole number of at least {least}")
-    if keep_checkpoints and max_checkpoints_on_disk:
-        raise UserError("--keep-checkpoints and --max-checkpoints-on-disk exclude one another", allowed="one of them")
+    storage = Storage(keep_checkpoints, max_checkpoints_on_disk)
     chosen = grid if isinstance(grid, Grid) else load_grid(str(grid))
     folder = run_folder(Path(output), chosen)
     plan, roots = plan_grid(chosen, data_root=_path(data_root), model_root=_path(model_root), quiet=quiet)
-    storage = Storage(keep_checkpoints, max_checkpoints_on_disk)
     return finish(
         *(plan, folder, roots),
         storage=storage,

@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 
 def run_command(options: argparse.Namespace) -> int:
     """Train and evaluate what is not done yet, then build the leaderboard."""
-    if options.keep_checkpoints and options.max_checkpoints_on_disk:
-        raise UserError("--keep-checkpoints and --max-checkpoints-on-disk exclude one another", allowed="one of them")
+    storage = Storage(options.keep_checkpoints, options.max_checkpoints_on_disk)
     grid = chosen_grid(options)
     folder = run_folder(options.output, grid)
-    storage = Storage(options.keep_checkpoints, options.max_checkpoints_on_disk)
     try:
         plan, roots = _plan(grid, options)
     except Unreachable as error:

@@ -29,6 +29,12 @@ class Storage:
     keep: bool = False
     most: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.keep and self.most:
+            raise UserError(
+                "--keep-checkpoints and --max-checkpoints-on-disk exclude one another", allowed="one of them"
+            )
+
 
 def file_digests(folder: Path) -> dict[str, str]:
     """sha256 of a checkpoint's files by name."""
